@@ -1,0 +1,228 @@
+"""The compiled packet path: captures in, columnar batches of flow reports out.
+
+Nothing here knows a register or a policy; nothing outside it sees a packet. Times are integers in
+nanoseconds since 1970-01-01T00:00Z, addresses are packed bytes (4 or 16) in network order.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+__all__ = [
+    "CONFIDENCES",
+    "END_REASONS",
+    "EVIDENCE",
+    "LAYERS",
+    "PHASES",
+    "PROTOCOLS",
+    "REPORTS",
+    "RULED_OUT",
+    "TRANSPORTS",
+    "VARIANTS",
+    "CaptureError",
+    "Engine",
+    "EvidenceKind",
+    "FlowBatch",
+    "version",
+]
+
+version: str
+"""Version of the package, from the crate's manifest."""
+
+PROTOCOLS: tuple[str, ...]
+"""VPN protocols: "wireguard", "openvpn", "ipsec"."""
+VARIANTS: tuple[str, ...]
+"""Every value that `FlowBatch.variant` can take."""
+CONFIDENCES: tuple[str, ...]
+"""Weakest first: "possible", "likely", "confirmed"."""
+PHASES: tuple[str, ...]
+""" "attempt", "handshake", "established", "data_only"."""
+TRANSPORTS: tuple[str, ...]
+"""Values of `FlowBatch.transport`: "UDP", "TCP", "ESP", "AH"."""
+REPORTS: tuple[str, ...]
+"""Why a row is in a batch, see `FlowBatch.report`."""
+END_REASONS: tuple[str, ...]
+"""IPFIX flowEndReason (RFC 5102, 5.11.3) in words: "idle_timeout", "end_of_flow", "forced_end", "lack_of_resources"."""
+LAYERS: tuple[str, ...]
+"""Names that `FlowBatch.encap` uses."""
+RULED_OUT: tuple[str, ...]
+"""Names of look-alikes that `FlowBatch.ruled_out` uses."""
+
+@final
+class EvidenceKind:
+    """One row of the evidence table: what an evidence id stands for."""
+
+    @property
+    def id(self) -> str:
+        """Stable id, "protocol.fact"."""
+    @property
+    def protocol(self) -> str:
+        """One of `PROTOCOLS`."""
+    @property
+    def bits(self) -> int:
+        """Bits that one observation is worth against uniformly random payload."""
+    @property
+    def fact(self) -> str:
+        """What was seen, as a sentence without its full stop."""
+    @property
+    def source(self) -> str:
+        """Specification and section."""
+
+EVIDENCE: tuple[EvidenceKind, ...]
+"""All evidence kinds, in the order of the protocols."""
+
+class CaptureError(Exception):
+    """A capture could not be read (any further).
+
+    What was whole before `offset` has been or will be reported; `reason` is one of "not_found",
+    "permission", "io", "empty", "not_a_capture", "truncated", "malformed", "compression".
+    """
+
+    reason: str
+    path: str
+    offset: int | None
+    """Byte offset in the (decompressed) capture where reading stopped."""
+    found: str
+    expected: str
+
+@final
+class FlowBatch:
+    """Reports about recognised flows, one row each, as columns of equal length.
+
+    Rows are ordered by (`number`, `flow_id`). The same input gives the same rows whatever the number of
+    workers; where one batch ends and the next begins carries no meaning.
+    """
+
+    def __len__(self) -> int: ...
+    @property
+    def report(self) -> list[str]:
+        """"recognised": first report of the flow; "changed": confidence, phase or variant changed;
+        "milestone": a packet count or a duration asked for at construction was reached; "update":
+        another `update_interval_s` of packet time has passed; "ended": last report of the flow."""
+    @property
+    def number(self) -> list[int]:
+        """Number of the frame that caused the report, from 1 in each capture."""
+    @property
+    def time_ns(self) -> list[int]:
+        """Packet clock when the report was made."""
+    @property
+    def flow_id(self) -> list[int]:
+        """63-bit hash of the capture, the flow key and the number of the flow's first packet."""
+    @property
+    def community_id(self) -> list[str]:
+        """Community ID v1 (seed 0) of the innermost flow."""
+    @property
+    def handle(self) -> list[int]:
+        """What `Engine.set_tags` takes; valid until the flow has ended."""
+    @property
+    def tag(self) -> list[int]:
+        """The 32-bit tag last set for the flow, 0 when none was set."""
+    @property
+    def source(self) -> list[bytes]:
+        """Initiator's address: who opened the VPN handshake, else who sent the first packet seen."""
+    @property
+    def destination(self) -> list[bytes]: ...
+    @property
+    def source_ip(self) -> list[str]:
+        """`source` as text (RFC 5952 for IPv6)."""
+    @property
+    def destination_ip(self) -> list[str]: ...
+    @property
+    def source_port(self) -> list[int | None]:
+        """None for ESP and AH."""
+    @property
+    def destination_port(self) -> list[int | None]: ...
+    @property
+    def transport(self) -> list[str]:
+        """One of `TRANSPORTS`."""
+    @property
+    def vlan(self) -> list[list[int]]:
+        """VLAN ids of the flow's first packet, outermost first; empty without tags."""
+    @property
+    def encap(self) -> list[list[str]]:
+        """Layers of the flow's first packet from the link type to the one above the innermost IP header."""
+    @property
+    def protocol(self) -> list[str]: ...
+    @property
+    def variant(self) -> list[str]: ...
+    @property
+    def confidence(self) -> list[str]: ...
+    @property
+    def phase(self) -> list[str]: ...
+    @property
+    def oneway(self) -> list[bool]:
+        """Packets were seen in one direction only."""
+    @property
+    def midflow(self) -> list[bool]:
+        """The flow's first packets seen were not its opening."""
+    @property
+    def flipped(self) -> list[bool]:
+        """The initiator is not the sender of the first packet seen: the handshake showed otherwise."""
+    @property
+    def evidence(self) -> list[list[tuple[str, int, int, int, str, int, int]]]:
+        """At most 16 items (id, bits, packet, time_ns, direction, length, count) in order of first sight:
+        `bits` all observations of this kind together, `packet` the frame number and `time_ns` the time of the
+        first, `direction` "to_server" or "to_client" and `length` its payload length in bytes, `count` how many."""
+    @property
+    def ruled_out(self) -> list[list[str]]:
+        """Look-alikes that were tested for and ruled out."""
+    @property
+    def packets_to_server(self) -> list[int]:
+        """Packets from the initiator since the flow began."""
+    @property
+    def packets_to_client(self) -> list[int]: ...
+    @property
+    def bytes_to_server(self) -> list[int]:
+        """Octets of the innermost IP packets, headers included (IPFIX octetDeltaCount)."""
+    @property
+    def bytes_to_client(self) -> list[int]: ...
+    @property
+    def start_ns(self) -> list[int]:
+        """Time of the flow's first packet."""
+    @property
+    def end_ns(self) -> list[int]:
+        """Time of its latest packet."""
+    @property
+    def end_reason(self) -> list[str | None]:
+        """One of `END_REASONS` in an "ended" report, else None."""
+
+@final
+class Engine:
+    """Replays captures, one after the other, each on its own."""
+
+    def __new__(
+        cls,
+        *,
+        workers: int = 1,
+        min_confidence: str = "likely",
+        flow_key: str = "five-tuple",
+        update_interval_s: int = 1800,
+        packet_milestones: Sequence[int] = (),
+        duration_milestones_s: Sequence[float] = (),
+        max_undecided: int = 1_048_576,
+        max_attempts: int = 65_536,
+        max_recognised: int = 262_144,
+    ) -> Engine:
+        """`workers` threads from 1 to 64; `flow_key` "five-tuple", "+vlan" or "+path"; the milestones are
+        packets (both directions) and seconds of a flow at which a report is wanted beside those of
+        `FlowBatch.report`; `max_*` bound each pool of flows. ValueError names the setting and its range."""
+    def open(self, path: str, name: str) -> None:
+        """Begin the capture at `path` ("-" reads standard input); `name` goes into errors and flow ids.
+
+        Raises CaptureError when it is no capture, RuntimeError when another one is not finished."""
+    def poll(self, max_ms: int = 100) -> FlowBatch | None:
+        """Work for about `max_ms` or until a batch has filled; None once the capture is done.
+
+        Releases the interpreter lock. Raises CaptureError once, where reading stops early: poll again for
+        the flows that were running (they end with "forced_end")."""
+    def set_tags(self, handles: Sequence[int], tags: Sequence[int]) -> None:
+        """Attach a 32-bit number to each flow; handles of flows that have ended are ignored."""
+    def finish(self) -> None:
+        """Stop reading here: the next polls report the running flows' ends, then None."""
+    def progress(self) -> tuple[int, int | None]:
+        """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
+    def link_types(self) -> list[tuple[int, str, int, bool]]:
+        """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
+    def stats(self) -> dict[str, int]:
+        """Counters since construction, over all captures. Keys are dotted, e.g. "frames", "bytes",
+        "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "evicted.attempts". They balance:
+        frames = decoded + undecoded.*; decoded = flow_packets + no_flow.* + fragments_unmatched + refused.*"""
