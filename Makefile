@@ -1,0 +1,129 @@
+# Everything a person types here: `make` lists it. Sets up its own virtual environment; installs nothing elsewhere.
+
+PYTHON ?= python3
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+SOURCES := $(shell find core/src -name '*.rs') core/Cargo.toml Cargo.toml $(wildcard Cargo.lock) pyproject.toml
+EXTENSION := $(wildcard classifier/_core.abi3.so)
+
+# Where rustup puts its programs, for a shell that has not been opened anew since.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# For maturin and PyO3: this environment, whatever other one is active.
+export VIRTUAL_ENV = $(CURDIR)/$(VENV)
+export PYO3_PYTHON = $(CURDIR)/$(PY)
+unexport CONDA_PREFIX
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test bench lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+
+help:  ## List these targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+demo: $(VENV)/.built  ## Set up, replay pcaps/ against rules/ and show what was found
+	@mkdir -p .make
+	@# Status 4 is as it should be: pcaps/ has a capture that ends inside a record.
+	@$(BIN)/vpn-classifier replay pcaps/ --rules rules/ -o .make/demo.jsonl || [ $$? -eq 4 ]
+	@flow=$$($(PY) -c '$(FIRST_FLAGGED)' .make/demo.jsonl) && printf '\n%s\n  %s\n%s\n  %s\n%s\n  %s\n' \
+	  'Why a row was flagged:' '$(BIN)/vpn-classifier explain .make/demo.jsonl --flow '"$$flow" \
+	  'A capture of your own:' '$(BIN)/vpn-classifier replay YOUR.pcap --rules rules/' \
+	  'The tests:' 'make test'
+
+test: $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust and Python
+	$(PY) -m pytest -p tests.no_skips
+
+bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench --floor '$(TARGET)/release/floor'
+
+lint: format-check clippy lint-python stubs  ## Formatting, clippy, ruff, mypy, stub check
+
+format-check: $(VENV)/.dev
+	$(CARGO) fmt --all --check
+	$(PY) -m ruff format --check
+
+clippy: $(VENV)/.made
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features vpn-classifier-core/python -- -D warnings
+
+lint-python: $(VENV)/.built $(VENV)/.dev
+	$(PY) -m ruff check
+	$(PY) -m mypy
+
+stubs: $(VENV)/.built $(VENV)/.dev
+	$(PY) -m mypy.stubtest classifier._core
+
+cargo-test: $(VENV)/.made
+	$(CARGO) test --locked --workspace
+
+fuzz:  ## Fuzz each target for FUZZ_SECONDS (60)
+	$(if $(shell $(CARGO) fuzz --version 2>/dev/null),,$(error cargo-fuzz is missing: cargo install cargo-fuzz))
+	@# The crate has no unsafe code for a sanitizer to watch, and without one a stable toolchain is enough.
+	cd core && for target in $$($(CARGO) fuzz list); do mkdir -p fuzz/new/$$target; \
+	  $(CARGO) fuzz run --sanitizer none $$target fuzz/new/$$target fuzz/corpus/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+wheel: $(VENV)/.made  ## Build the wheel into dist/
+	$(PY) -m maturin build --release --locked --out dist
+
+clean:  ## Remove everything that was built here
+	rm -rf $(VENV) .make dist target core/fuzz/target core/fuzz/new bench/loads classifier/_core*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- set-up: one stamp each, inside the environment, so that they go when it goes
+
+$(VENV)/.made:
+	$(if $(MISSING),$(error Please install $(MISSING)))
+	@echo 'Setting up .venv (first run only; a few minutes)'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(call requirements,["build-system"]["requires"]) > $(VENV)/build.txt
+	@$(PIP) install -r $(VENV)/build.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.made $(SOURCES) $(if $(EXTENSION),,force)
+	@echo 'Building the compiled module (release; a minute or two after a change)'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	@$(call requirements,["dependency-groups"]["dev"]) > $(VENV)/dev.txt
+	@$(PIP) install -r $(VENV)/dev.txt
+	@touch $@
+
+# pip reads dependency groups itself only from 25.1 on.
+requirements = $(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
+
+FIRST_FLAGGED = import json, sys; \
+  print(next(e["flow_id"] for e in map(json.loads, open(sys.argv[1])) \
+  if e.get("event") == "ended" and e["policy"]["action"] == "flag"))
+
+# What is missing, in words and on one line; empty when nothing is.
+MISSING = $(shell $(FIND_MISSING))
+FIND_MISSING = PATH='$(PATH)'; \
+  add() { text="$${text:+$$text; and }$$1"; }; \
+  python() { $(PYTHON) -c "$$1" >/dev/null 2>&1; }; \
+  if ! python 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+    add 'Python 3.11 or newer with its headers (apt-get install python3 python3-venv python3-dev), or name one: make PYTHON=python3.12'; \
+  else \
+    python 'import venv, ensurepip' || add 'the venv module of $(PYTHON) (apt-get install python3-venv)'; \
+    python 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' \
+      || add 'the headers of $(PYTHON), Python.h (apt-get install python3-dev)'; \
+  fi; \
+  wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' core/Cargo.toml); \
+  found=$$(rustc --version 2>/dev/null | cut -d ' ' -f 2); \
+  if [ -z "$$found" ] || ! $(CARGO) --version >/dev/null 2>&1; then add "Rust $$wanted or newer with cargo (https://rustup.rs)"; \
+  elif [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
+    add "Rust $$wanted or newer, this is $$found (rustup update)"; \
+  fi; \
+  cc -fsyntax-only -include stdlib.h -x c /dev/null >/dev/null 2>&1 \
+    || add 'a C compiler, cc, with the C library headers (apt-get install build-essential)'; \
+  printf '%s' "$$text"

@@ -1,0 +1,1 @@
+"""Speed of the whole command and of register look-ups: `make bench`; see README.md here."""

@@ -1,0 +1,361 @@
+"""The event record: what one line of output says.
+
+`event.schema.json`, beside this file, is the contract: every field with its type, its unit and when it
+is absent (`docs/events.md` is the same as a table). The functions here build events of that shape; the
+types give the same names to a type checker. Nothing in an event depends on the clock, the name or the
+number of workers of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+from classifier import _core
+
+SCHEMA_VERSION = "1.0"
+NANOSECONDS = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class EvidenceItem(TypedDict):
+    """One kind of fact that was seen."""
+
+    id: str
+    bits: int
+    packet: int
+    time: str
+    direction: str
+    length: int
+    count: int
+
+
+class Vpn(TypedDict):
+    """What was recognised, and from what."""
+
+    protocol: str
+    variant: str
+    confidence: str
+    phase: str
+    oneway: bool
+    midflow: bool
+    evidence: list[EvidenceItem]
+    ruled_out: list[str]
+
+
+class EntryItem(TypedDict):
+    """One register entry behind a verdict."""
+
+    entry_id: str
+    kind: str
+    category: str
+    status: str
+    standing: str
+    end: str
+    prefix: str
+
+
+class Was(TypedDict):
+    """The judgement last reported for the flow."""
+
+    verdict: str
+    action: str
+    rule: str
+
+
+class PolicyItem(TypedDict):
+    """What register and policy say about a flow."""
+
+    verdict: str
+    action: str
+    rule: str
+    direction: str
+    subject: str
+    first: bool
+    case_id: str
+    entries: list[EntryItem]
+    register_serial: int | None
+    policy_hash: str
+    was: NotRequired[Was]
+    why: str
+
+
+class FlowCounters(TypedDict):
+    """A flow's counters since its first packet."""
+
+    pkts_toserver: int
+    pkts_toclient: int
+    bytes_toserver: int
+    bytes_toclient: int
+    start: str
+    end: str
+    reason: NotRequired[str]
+
+
+class VpnEvent(TypedDict):
+    """A flow: recognised, changed, going on, or ended."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["vpn"]
+    event: str
+    flow_id: int
+    community_id: str
+    pcap_filename: str
+    vlan: list[int]
+    encap: list[str]
+    src_ip: str
+    src_port: NotRequired[int]
+    dest_ip: str
+    dest_port: NotRequired[int]
+    proto: str
+    ip_v: int
+    vpn: Vpn
+    policy: PolicyItem
+    flow: FlowCounters
+    version: str
+
+
+class AttemptsItem(TypedDict):
+    """Openings without an answer that were counted instead of announced."""
+
+    source_prefix: str
+    protocol: str
+    count: int
+    first: str
+    last: str
+    destinations: int
+    destinations_capped: bool
+
+
+class AttemptsEvent(TypedDict):
+    """A summary of openings that nobody answered."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["attempts"]
+    pcap_filename: str
+    attempts: AttemptsItem
+    version: str
+
+
+class RegisterItem(TypedDict):
+    """The register snapshot that was asked."""
+
+    source: str
+    serial: int
+    issued_at: str
+    next_update: str
+    sha256: str
+    entries: int
+
+
+class LinkTypeItem(TypedDict):
+    """Frames of one link type."""
+
+    number: int
+    name: str
+    frames: int
+    decoded: bool
+
+
+class UnreadableItem(TypedDict):
+    """An input that could not be read, or not to its end."""
+
+    pcap_filename: str
+    reason: str
+    offset: int | None
+    found: str
+    expected: str
+
+
+class Stats(TypedDict):
+    """What judged the flows and, in the last event, what was counted."""
+
+    keep: str
+    min_confidence: str
+    flow_key: str
+    as_of: str | None
+    register: RegisterItem | None
+    policy_hash: str
+    counters: NotRequired[dict[str, int]]
+    link_types: NotRequired[list[LinkTypeItem]]
+    unreadable: NotRequired[list[UnreadableItem]]
+    interrupted: NotRequired[bool]
+
+
+class StatsEvent(TypedDict):
+    """First and last line of a run."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["stats"]
+    event: str
+    stats: Stats
+    version: str
+
+
+Event = VpnEvent | AttemptsEvent | StatsEvent
+
+
+def attempts_event(time_ns: int, sensor: str, capture: str, attempts: AttemptsItem) -> AttemptsEvent:
+    """A summary for one window of one source prefix."""
+    return {
+        "timestamp": rfc3339(time_ns),
+        "schema": SCHEMA_VERSION,
+        "sensor": sensor,
+        "event_type": "attempts",
+        "pcap_filename": capture,
+        "attempts": attempts,
+        "version": _core.version,
+    }
+
+
+def stats_event(time_ns: int, sensor: str, event: str, stats: Stats) -> StatsEvent:
+    """The first or the last line of a run."""
+    return {
+        "timestamp": rfc3339(time_ns),
+        "schema": SCHEMA_VERSION,
+        "sensor": sensor,
+        "event_type": "stats",
+        "event": event,
+        "stats": stats,
+        "version": _core.version,
+    }
+
+
+def rfc3339(time_ns: int) -> str:
+    """The time in UTC, exact to the nanosecond."""
+    seconds, rest = divmod(time_ns, NANOSECONDS)
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=1024)  # an event has several times, mostly close together
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time or a date (its first moment); UTC unless it says otherwise.
+
+    Raises ValueError that says what is expected.
+    """
+    found = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?)?", text
+    )
+    if found is None:
+        raise ValueError(
+            f"{text!r}: expected a time such as 2026-03-01T12:00:00Z or a date such as 2026-03-01"
+        )
+    day, clock, fraction, zone = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{(zone or 'Z').upper()}")
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    return nanoseconds(moment) + int((fraction or "0").ljust(9, "0"))
+
+
+def nanoseconds(moment: date) -> int:
+    """Nanoseconds since 1970 of a datetime (UTC when it has no zone) or of the first moment of a date."""
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) that every event keeps."""
+    text = Path(__file__).with_name("event.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def faults(event: object, document: Mapping[str, Any]) -> Iterator[str]:
+    """What breaks the schema, as "field: what was expected, what was found"; nothing for a good event.
+
+    Knows the keywords that `event.schema.json` uses and no others, so that reading event files needs no
+    validator at run time; the tests compare it with one.
+    """
+    if not isinstance(event, dict):
+        yield f"expected an object, found {_name(event)}"
+        return
+    kinds = document["properties"]["event_type"]["enum"]
+    kind = event.get("event_type")
+    if kind not in kinds:
+        yield f"event_type: expected one of {', '.join(kinds)}, found {kind!r}"
+        return
+    definition = document["$defs"].get(f"{kind}_event")
+    if definition is not None:
+        yield from _faults(event, definition, "", document["$defs"])
+
+
+def _faults(value: Any, rule: Mapping[str, Any], place: str, definitions: Mapping[str, Any]) -> Iterator[str]:
+    if "$ref" in rule:
+        yield from _faults(value, definitions[rule["$ref"].removeprefix("#/$defs/")], place, definitions)
+        return
+    if "oneOf" in rule:
+        options = [option for option in rule["oneOf"] if option != {"type": "null"}]
+        if value is not None or len(options) == len(rule["oneOf"]):
+            yield from _faults(value, options[0], place, definitions)
+        return
+    where = place or "event"
+    if "const" in rule and value != rule["const"]:
+        yield f"{where}: expected {rule['const']!r}, found {value!r}"
+        return
+    types = rule.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if types and not any(_is(value, kind) for kind in types):
+        yield f"{where}: expected {' or '.join(types)}, found {_name(value)}"
+        return
+    if "enum" in rule and value not in rule["enum"]:
+        yield f"{where}: expected one of {', '.join(map(str, rule['enum']))}, found {value!r}"
+    if isinstance(value, str) and "pattern" in rule and re.search(rule["pattern"], value) is None:
+        yield f"{where}: expected text like {rule['pattern']}, found {value!r}"
+    if _is(value, "integer"):
+        if "minimum" in rule and value < rule["minimum"]:
+            yield f"{where}: expected {rule['minimum']} or more, found {value}"
+        if "maximum" in rule and value > rule["maximum"]:
+            yield f"{where}: expected {rule['maximum']} or less, found {value}"
+    if isinstance(value, list):
+        if "maxItems" in rule and len(value) > rule["maxItems"]:
+            yield f"{where}: expected at most {rule['maxItems']} items, found {len(value)}"
+        for number, item in enumerate(value):
+            yield from _faults(item, rule.get("items", {}), f"{place}[{number}]", definitions)
+    if isinstance(value, dict):
+        properties = rule.get("properties", {})
+        extra = rule.get("additionalProperties", True)
+        for name in rule.get("required", ()):
+            if name not in value:
+                yield f"{f'{place}.{name}'.lstrip('.')}: missing"
+        for name, item in value.items():
+            inner = f"{place}.{name}".lstrip(".")
+            if name in properties:
+                yield from _faults(item, properties[name], inner, definitions)
+            elif extra is False:
+                yield f"{inner}: unknown field"
+            elif isinstance(extra, dict):
+                yield from _faults(item, extra, inner, definitions)
+
+
+def _is(value: object, kind: str) -> bool:
+    if kind == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
+    names = {"string": str, "boolean": bool, "object": dict, "array": list, "null": type(None)}
+    return isinstance(value, names[kind])
+
+
+def _name(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), type(value).__name__)

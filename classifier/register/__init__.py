@@ -1,0 +1,18 @@
+"""Who may run what from where: the register's model, its files, and look-ups by address."""
+
+from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Side, Status
+from classifier.register.prefixes import Prefix, PrefixTable
+from classifier.register.snapshot import Register
+
+__all__ = [
+    "Category",
+    "Endpoint",
+    "Entry",
+    "Kind",
+    "Prefix",
+    "PrefixTable",
+    "Protocol",
+    "Register",
+    "Side",
+    "Status",
+]

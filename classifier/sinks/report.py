@@ -1,0 +1,224 @@
+"""The summary a person reads: a table of flows, then counts.
+
+Takes events like any sink and holds little: the last state of the flows still running, at most `rows`
+ended flows of each action, and counts. Printing is separate, so that the table can go where it should.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from classifier.events import Event, Stats, VpnEvent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_STYLES = {"flag": "bold red", "observe": "yellow", "pass": "green"}  # flagged rows come first
+_WIDE = 140  # columns from which a flow fits on one line
+_WIDE_COLUMNS = (
+    *("protocol", "variant", "confidence", "phase", "source", "destination"),
+    *("verdict", "action", "entry or rule"),
+)
+_NARROW_COLUMNS = ("protocol", "source, destination", "verdict, entry or rule")
+_NO_ENTRY = frozenset({"unregistered", "shared_address", "out_of_scope", "indeterminate", "not_evaluated"})
+_MAX_CASES = 262_144
+_COUNTED = ("undecoded.", "refused.", "evicted.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The last state of one flow, as the table shows it."""
+
+    protocol: str
+    variant: str
+    confidence: str
+    phase: str
+    source: str
+    destination: str
+    verdict: str
+    action: str
+    by: str
+    """The register entry behind the verdict; the rule where there is none."""
+    case_id: str
+
+
+@dataclass(slots=True)
+class _Tally:
+    flows: int = 0
+    cases: set[str] = field(default_factory=set)
+
+
+class Report:
+    """Gathers what the table and the summary say."""
+
+    def __init__(self, rows: int = 200) -> None:
+        self._limit = rows
+        self._running: dict[int, Row] = {}
+        self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
+        self._left_out: Counter[str] = Counter()
+        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._cases = 0
+        self._attempts = 0
+        self._stats: Stats | None = None
+        self.flagged = 0
+        """Flows whose last state is flagged."""
+
+    def write(self, event: Event) -> None:
+        """Take one event."""
+        if event["event_type"] == "vpn":
+            self._running[event["flow_id"]] = _row(event)
+            if event["event"] == "ended":
+                self._end(self._running.pop(event["flow_id"]))
+        elif event["event_type"] == "attempts":
+            self._attempts += event["attempts"]["count"]
+        elif event["event"] == "ended":
+            self._stats = event["stats"]
+            self.close()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Count the flows that have not ended."""
+        for row in self._running.values():
+            self._end(row)
+        self._running.clear()
+
+    def _end(self, row: Row) -> None:
+        if row.action == "flag":
+            self.flagged += 1
+        tally = self._tallies.setdefault((row.protocol, row.verdict, row.action), _Tally())
+        tally.flows += 1
+        if row.case_id not in tally.cases and self._cases < _MAX_CASES:
+            tally.cases.add(row.case_id)
+            self._cases += 1
+        if len(self._shown[row.action]) < self._limit:
+            self._shown[row.action].append(row)
+        else:
+            self._left_out[row.action] += 1
+
+    def print_flows(self, console: Console) -> None:
+        """The table of flows: flagged first, at most `rows` of them."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        rows = [row for action in _STYLES for row in self._shown[action]]
+        if not rows:
+            console.print("No VPN flow was found.")
+            return
+        left_out = Counter(row.action for row in rows[self._limit :]) + self._left_out
+        wide = console.width >= _WIDE
+        table = Table(title="VPN flows", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in _WIDE_COLUMNS if wide else _NARROW_COLUMNS:
+            table.add_column(name, overflow="fold")
+        for row in rows[: self._limit]:
+            verdict = _styled(row.verdict, row.action)
+            if wide:
+                seen = (row.protocol, row.variant, row.confidence, row.phase, row.source, row.destination)
+                table.add_row(*map(Text, seen), verdict, Text(row.action), Text(row.by))
+            else:
+                variant = "" if row.variant == row.protocol else f" {row.variant}"
+                table.add_row(
+                    Text(f"{row.protocol}{variant}\n{row.confidence}, {row.phase}"),
+                    Text(f"{row.source}\n{row.destination}"),
+                    Text.assemble(verdict, f", {row.action}\n{row.by}"),
+                )
+        console.print(table)
+        if left_out:
+            console.print(
+                f"{left_out.total():,} more flows are not shown ("
+                + ", ".join(f"{left_out[action]:,} {action}" for action in _STYLES if left_out[action])
+                + "); the event file has them all."
+            )
+
+    def print_summary(self, console: Console, seconds: float) -> None:
+        """The counts, over all captures; `seconds` of wall time give the rate."""
+        from rich import box
+        from rich.table import Table
+
+        counters: Mapping[str, int] = self._stats.get("counters", {}) if self._stats is not None else {}
+        frames = counters.get("frames", 0)
+        rate = f"{frames / seconds:,.0f} packets/s" if seconds > 0 and frames else "no packets"
+        console.print(
+            f"{_count(counters.get('captures.read', 0), 'capture')}, {_count(frames, 'packet')}, "
+            f"{_count(counters.get('bytes', 0), 'byte')}, {rate}",
+            highlight=False,
+        )
+        if self._tallies:
+            table = Table(title="Flows and cases", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+            for name in ("protocol", "verdict", "action"):
+                table.add_column(name)
+            for name in ("flows", "cases"):
+                table.add_column(name, justify="right")
+            for (protocol, verdict, action), tally in sorted(self._tallies.items()):
+                cells = (protocol, _styled(verdict, action), action)
+                table.add_row(*cells, f"{tally.flows:,}", f"{len(tally.cases):,}")
+            console.print(table)
+        for line in self._notes(counters):
+            console.print(line, highlight=False, markup=False)
+
+    def _notes(self, counters: Mapping[str, int]) -> Iterator[str]:
+        if self._cases >= _MAX_CASES:
+            yield f"Cases were counted up to {_MAX_CASES:,}: there are more."
+        if self._attempts:
+            yield (
+                f"Summarised by prefix: {self._attempts:,} openings that nobody answered, "
+                "beyond the rate at which they are announced one by one."
+            )
+        lost = [(name, count) for name, count in counters.items() if count and name.startswith(_COUNTED)]
+        for name, count in lost:
+            kind, _, reason = name.partition(".")
+            yield f"{_LOST[kind]} {reason.replace('_', ' ')}: {count:,}"
+        if self._stats is None:
+            return
+        for link in self._stats.get("link_types", []):
+            if not link["decoded"]:
+                name = f"{link['name']} ({link['number']})"
+                yield f"Link type {name} is not decoded: {link['frames']:,} packets"
+        if self._stats.get("unreadable"):
+            yield f"Inputs not read, or not to their end: {len(self._stats['unreadable']):,}"
+        if self._stats.get("interrupted"):
+            yield "Stopped before the end of the input: the counts are of what was read."
+
+
+_LOST = {"undecoded": "Not decoded,", "refused": "Refused,", "evicted": "Evicted,"}
+
+
+def _row(event: VpnEvent) -> Row:
+    vpn, policy = event["vpn"], event["policy"]
+    # Decisive entries come first; these verdicts rest on none.
+    by = policy["entries"][0]["entry_id"] if policy["entries"] and policy["verdict"] not in _NO_ENTRY else ""
+    return Row(
+        protocol=vpn["protocol"],
+        variant=vpn["variant"],
+        confidence=vpn["confidence"],
+        phase=vpn["phase"],
+        source=endpoint(event["src_ip"], event.get("src_port")),
+        destination=endpoint(event["dest_ip"], event.get("dest_port")),
+        verdict=policy["verdict"],
+        action=policy["action"],
+        by=by or f"rule {policy['rule']}",
+        case_id=policy["case_id"],
+    )
+
+
+def endpoint(address: str, port: int | None) -> str:
+    """Address and port as people write them."""
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _styled(text: str, action: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style=_STYLES[action])

@@ -1,0 +1,135 @@
+//! Classic pcap. Reference: draft-ietf-opsawg-pcap; integers in the order of the machine that wrote the file.
+//!
+//! ```text
+//!   file header, 24 bytes                                 record header, 16 bytes
+//!   0        4       6       8           16       20       0         4           8          12
+//!   +--------+-------+-------+-----------+---------+------+ +---------+-----------+----------+----------+
+//!   | magic  | major | minor | zero (8)  | snaplen | link | | seconds | subsecond | captured | original |
+//!   +--------+-------+-------+-----------+---------+------+ +---------+-----------+----------+----------+
+//!   magic a1b2c3d4: subseconds are microseconds           then `captured` bytes
+//!   magic a1b23c4d: subseconds are nanoseconds
+//! ```
+//!
+//! Of `link` the lower 16 bits are the link type; the others tell the length of the frame check sequence, which
+//! needs no care here, because lengths come from the IP header.
+//!
+//! Not read: the variants with longer record headers (magic a1b2cd34), which [`super::open`] names.
+
+use super::{ByteOrder, CaptureError, Format, FrameRef, LinkType, MAX_CAPTURED, MAX_RECORD, Parsed};
+
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+
+/// State of reading one pcap file.
+pub(super) struct Pcap {
+    order: ByteOrder,
+    /// Nanoseconds in one unit of the subsecond field.
+    unit: i64,
+    /// Known once the file header was read.
+    header: Option<Header>,
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    linktype: LinkType,
+    /// The longest captured length that is believed.
+    limit: u32,
+    lengths: Lengths,
+}
+
+/// Order of the two length fields: libpcap swapped them in version 2.3 of the format, and some writers of 2.3
+/// had not noticed.
+#[derive(Clone, Copy)]
+enum Lengths {
+    CapturedFirst,
+    OriginalFirst,
+    LowerIsCaptured,
+}
+
+impl Pcap {
+    /// The reader for a file that begins with these bytes, if they are of this format.
+    pub(super) const fn from_magic(magic: [u8; 4]) -> Option<Self> {
+        let (order, unit) = match magic {
+            [0xa1, 0xb2, 0xc3, 0xd4] => (ByteOrder::Big, 1_000),
+            [0xd4, 0xc3, 0xb2, 0xa1] => (ByteOrder::Little, 1_000),
+            [0xa1, 0xb2, 0x3c, 0x4d] => (ByteOrder::Big, 1),
+            [0x4d, 0x3c, 0xb2, 0xa1] => (ByteOrder::Little, 1),
+            _ => return None,
+        };
+        Some(Self { order, unit, header: None })
+    }
+
+    fn file_header(&self, bytes: &[u8; FILE_HEADER]) -> Result<Header, CaptureError> {
+        let [_, _, _, _, a, b, c, d, _, _, _, _, _, _, _, _, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
+        let lengths = match (self.order.u16([a, b]), self.order.u16([c, d])) {
+            (2, 0..=2) => Lengths::OriginalFirst,
+            (2, 3) => Lengths::LowerIsCaptured,
+            // 543.0 is what one maker of radio test equipment writes; libpcap reads it as well.
+            (2, _) | (543, 0) => Lengths::CapturedFirst,
+            (major, minor) => {
+                return Err(CaptureError::malformed(4, format!("pcap version {major}.{minor}"), "version 2.4"));
+            }
+        };
+        let snaplen = self.order.u32([s0, s1, s2, s3]);
+        let link = self.order.u32([l0, l1, l2, l3]);
+        Ok(Header {
+            linktype: LinkType((link & 0xffff) as u16),
+            limit: snaplen.clamp(MAX_CAPTURED, MAX_RECORD),
+            lengths,
+        })
+    }
+}
+
+impl Format for Pcap {
+    fn parse(&mut self, data: &[u8], offset: u64, frames: &mut Vec<FrameRef>) -> Result<Parsed, CaptureError> {
+        let mut at = 0;
+        let header = match (self.header, data.first_chunk()) {
+            (Some(header), _) => header,
+            (None, Some(bytes)) => {
+                at = FILE_HEADER;
+                *self.header.insert(self.file_header(bytes)?)
+            }
+            (None, None) => {
+                return Ok(Parsed { consumed: 0, wanted: FILE_HEADER, what: "a pcap file header" });
+            }
+        };
+        let order = self.order;
+        let wanted = loop {
+            let rest = &data[at..];
+            let Some((bytes, rest)) = rest.split_first_chunk::<RECORD_HEADER>() else {
+                break RECORD_HEADER;
+            };
+            let [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, o0, o1, o2, o3] = *bytes;
+            let first = order.u32([c0, c1, c2, c3]);
+            let second = order.u32([o0, o1, o2, o3]);
+            let (captured, original) = match header.lengths {
+                Lengths::CapturedFirst => (first, second),
+                Lengths::OriginalFirst => (second, first),
+                Lengths::LowerIsCaptured => (first.min(second), first.max(second)),
+            };
+            if captured > header.limit {
+                return Err(CaptureError::malformed(
+                    offset + at as u64,
+                    format!("a record of {captured} captured bytes"),
+                    format!("at most {}", header.limit),
+                ));
+            }
+            if rest.len() < captured as usize {
+                break RECORD_HEADER + captured as usize;
+            }
+            // A subsecond field of more than a second is carried over, as every reader does.
+            let seconds = i64::from(order.u32([s0, s1, s2, s3]));
+            let subsecond = i64::from(order.u32([f0, f1, f2, f3]));
+            at += RECORD_HEADER;
+            frames.push(FrameRef {
+                time: seconds * 1_000_000_000 + subsecond * self.unit,
+                offset: at as u32,
+                captured,
+                original: original.max(captured),
+                linktype: header.linktype,
+            });
+            at += captured as usize;
+        };
+        Ok(Parsed { consumed: at, wanted, what: "a record" })
+    }
+}

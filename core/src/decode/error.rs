@@ -1,0 +1,85 @@
+//! What stopped a decode, and where.
+
+use std::fmt;
+
+/// The header being read when decoding stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Layer {
+    /// The capture's link type.
+    LinkType,
+    /// Ethernet II or 802.3.
+    Ethernet,
+    /// An 802.1Q or 802.1ad tag.
+    Vlan,
+    /// Linux cooked capture, either version.
+    LinuxSll,
+    /// BSD null or loop.
+    Null,
+    /// IPv4.
+    Ipv4,
+    /// IPv6 and its extension headers.
+    Ipv6,
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// Encapsulating Security Payload.
+    Esp,
+    /// Authentication Header.
+    Ah,
+}
+
+/// Names as they appear in counters, in the order of [`Layer`].
+const LAYERS: [&str; 11] =
+    ["link_type", "ethernet", "vlan", "linux_sll", "null", "ipv4", "ipv6", "udp", "tcp", "esp", "ah"];
+
+/// Why decoding stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Cause {
+    /// The header goes on behind the captured bytes, though not behind the frame's original length.
+    Truncated,
+    /// The header breaks its format: a length that cannot be, a wrong version.
+    Malformed,
+    /// Valid, but not something this decoder reads.
+    Unsupported,
+}
+
+/// Names as they appear in counters, in the order of [`Cause`].
+const CAUSES: [&str; 3] = ["truncated", "malformed", "unsupported"];
+
+/// A frame that could not be decoded down to its transport header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DecodeError {
+    /// Header being read.
+    pub layer: Layer,
+    /// Why it stopped.
+    pub cause: Cause,
+    /// Offset of that header in the frame.
+    pub offset: usize,
+}
+
+impl DecodeError {
+    /// How many different (layer, cause) pairs there are: the size of a table of counters.
+    pub const KINDS: usize = LAYERS.len() * CAUSES.len();
+
+    /// Index into a table of [`Self::KINDS`] counters.
+    pub fn kind(self) -> usize {
+        self.layer as usize * CAUSES.len() + self.cause as usize
+    }
+
+    /// Counter name of a [`Self::kind`], such as `ipv4_truncated`.
+    pub fn kind_name(kind: usize) -> String {
+        let layer = LAYERS.get(kind / CAUSES.len()).copied().unwrap_or("unknown");
+        format!("{layer}_{}", CAUSES[kind % CAUSES.len()])
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}", Self::kind_name(self.kind()), self.offset)
+    }
+}
+
+impl std::error::Error for DecodeError {}

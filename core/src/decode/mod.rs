@@ -1,0 +1,332 @@
+//! From a frame to the innermost five-tuple and its payload.
+//!
+//! One header is one file: `decode(cursor, packet)` reads its header at the cursor, moves the cursor behind
+//! it and says what comes next. Lengths come from the IP and UDP headers; what was captured only bounds what
+//! may be read, so a packet cut by the snap length keeps its true lengths.
+
+mod ah;
+mod error;
+mod esp;
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod linux_sll;
+mod null;
+mod raw;
+mod tcp;
+mod udp;
+mod vlan;
+
+pub use error::{Cause, DecodeError, Layer};
+pub use tcp::flags as tcp_flags;
+
+use crate::capture::LinkType;
+
+/// Layers and extension headers followed in one frame; more is malformed (or an attack on the decoder).
+const MAX_DEPTH: usize = 16;
+
+/// Transport protocols that make flows.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Transport {
+    /// Transmission Control Protocol, IP protocol 6.
+    Tcp = 6,
+    /// User Datagram Protocol, IP protocol 17.
+    #[default]
+    Udp = 17,
+    /// Encapsulating Security Payload, IP protocol 50 (RFC 4303).
+    Esp = 50,
+    /// Authentication Header, IP protocol 51 (RFC 4302); what it carries belongs to the AH flow.
+    Ah = 51,
+}
+
+impl Transport {
+    /// All of them, in the order of their names in events.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Esp, Self::Ah];
+
+    /// Name used in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Esp => "ESP",
+            Self::Ah => "AH",
+        }
+    }
+}
+
+/// Layers above the innermost IP header, as the event's `encap` names them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum EncapLayer {
+    /// Ethernet.
+    Ethernet = 1,
+    /// IEEE 802.1Q tag.
+    Dot1q,
+    /// IEEE 802.1ad service tag, and its older EtherTypes 0x9100 and 0x9200.
+    Dot1ad,
+    /// IP at once, as in link types 12, 14, 101, 228 and 229.
+    Raw,
+    /// BSD null or loop.
+    Null,
+    /// Linux cooked capture v1.
+    LinuxSll,
+    /// Linux cooked capture v2.
+    LinuxSll2,
+}
+
+impl EncapLayer {
+    /// All of them; position + 1 is the code in [`Path`].
+    pub const ALL: [Self; 7] =
+        [Self::Ethernet, Self::Dot1q, Self::Dot1ad, Self::Raw, Self::Null, Self::LinuxSll, Self::LinuxSll2];
+
+    /// Name used in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ethernet => "ethernet",
+            Self::Dot1q => "802.1q",
+            Self::Dot1ad => "802.1ad",
+            Self::Raw => "raw",
+            Self::Null => "null",
+            Self::LinuxSll => "linux_sll",
+            Self::LinuxSll2 => "linux_sll2",
+        }
+    }
+}
+
+/// The layers from the link type to the one above the innermost IP header: up to eight, a byte each.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Path(pub u64);
+
+impl Path {
+    fn push(&mut self, layer: EncapLayer) {
+        if self.0 >> 56 == 0 {
+            self.0 = self.0 << 8 | layer as u64;
+        }
+    }
+
+    /// Outermost first.
+    pub fn layers(self) -> impl Iterator<Item = EncapLayer> {
+        self.0
+            .to_be_bytes()
+            .into_iter()
+            .filter_map(|code| EncapLayer::ALL.get(usize::from(code).checked_sub(1)?).copied())
+    }
+}
+
+/// VLAN ids, outermost first: up to four, 16 bits each, stored plus one so that id 0 shows.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Vlans(pub u64);
+
+impl Vlans {
+    fn push(&mut self, id: u16) {
+        if self.0 >> 48 == 0 {
+            self.0 = self.0 << 16 | u64::from(id & 0x0fff) + 1;
+        }
+    }
+
+    /// Outermost first.
+    pub fn ids(self) -> impl Iterator<Item = u16> {
+        [48, 32, 16, 0].into_iter().filter_map(move |shift| (((self.0 >> shift) & 0xffff) as u16).checked_sub(1))
+    }
+}
+
+/// Why a decoded packet belongs to no flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum NoFlow {
+    /// ARP.
+    Arp,
+    /// ICMP (also when it quotes a VPN packet).
+    Icmp,
+    /// ICMPv6.
+    Icmp6,
+    /// Any other IP protocol.
+    OtherIpProtocol,
+    /// Anything that is not IP.
+    OtherEthertype,
+    /// A fragment other than the first: it has no ports.
+    LaterFragment,
+}
+
+impl NoFlow {
+    /// Number of variants: the size of a table of counters.
+    pub const KINDS: usize = 6;
+
+    /// Counter names in the order of the variants.
+    pub const NAMES: [&'static str; Self::KINDS] = [
+        "no_flow.arp",
+        "no_flow.icmp",
+        "no_flow.icmp6",
+        "no_flow.other_ip",
+        "no_flow.other_ethertype",
+        "fragments_unmatched",
+    ];
+}
+
+/// What a frame decoded to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Decoded {
+    /// A packet of a flow.
+    Flow,
+    /// A packet of none.
+    NoFlow(NoFlow),
+}
+
+/// The innermost packet of a frame. Offsets are into the frame's captured bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Packet {
+    /// Source address, IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// 0 for ESP and AH.
+    pub source_port: u16,
+    /// 0 for ESP and AH.
+    pub destination_port: u16,
+    /// Octets of the innermost IP packet, headers included, as its header says.
+    pub ip_length: u32,
+    /// Where the payload begins: behind UDP and TCP headers, at the ESP or AH header.
+    pub payload_offset: u32,
+    /// Captured bytes of the payload.
+    pub payload_captured: u32,
+    /// Its length as the IP and UDP headers say; at least `payload_captured`.
+    pub payload_length: u32,
+    /// TCP sequence number.
+    pub tcp_sequence: u32,
+    /// TCP flags (low byte).
+    pub tcp_flags: u8,
+    /// UDP checksum field is zero.
+    pub udp_checksum_zero: bool,
+    /// A first fragment: the payload goes on elsewhere.
+    pub first_fragment: bool,
+    /// VLAN ids.
+    pub vlans: Vlans,
+    /// Layers above the IP header.
+    pub path: Path,
+}
+
+/// Bytes of a frame with a position; every read is checked.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    /// Original length of the frame: tells a cut header from one that lies.
+    original: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// The next `N` bytes, without moving.
+    fn peek<const N: usize>(&self, layer: Layer) -> Result<&'a [u8; N], DecodeError> {
+        self.bytes.get(self.offset..).and_then(|rest| rest.first_chunk::<N>()).ok_or_else(|| self.short(N, layer))
+    }
+
+    /// The next `N` bytes, moving behind them.
+    fn take<const N: usize>(&mut self, layer: Layer) -> Result<&'a [u8; N], DecodeError> {
+        let header = self.peek::<N>(layer)?;
+        self.offset += N;
+        Ok(header)
+    }
+
+    /// Moves on by `count` bytes, which need not have been captured.
+    fn skip(&mut self, count: usize) {
+        self.offset = self.offset.saturating_add(count);
+    }
+
+    fn short(&self, needed: usize, layer: Layer) -> DecodeError {
+        let cut = self.original >= self.offset.saturating_add(needed);
+        self.error(layer, if cut { Cause::Truncated } else { Cause::Malformed })
+    }
+
+    fn error(&self, layer: Layer, cause: Cause) -> DecodeError {
+        DecodeError { layer, cause, offset: self.offset }
+    }
+}
+
+/// What a header says comes next.
+enum Next {
+    Ethertype(u16),
+    Ip,
+    Done(Decoded),
+}
+
+/// Decodes one frame into `packet`. `original` is the frame's length on the wire.
+pub fn decode(bytes: &[u8], original: u32, link: LinkType, packet: &mut Packet) -> Result<Decoded, DecodeError> {
+    *packet = Packet::default();
+    let original = (original as usize).max(bytes.len());
+    let mut cursor = Cursor { bytes, offset: 0, original };
+    let mut next = match link.0 {
+        1 => ethernet::decode(&mut cursor, packet)?,
+        0 | 108 => null::decode(&mut cursor, packet, link.0 == 0)?,
+        12 | 14 | 101 | 228 | 229 => raw::decode(packet),
+        113 => linux_sll::decode_v1(&mut cursor, packet)?,
+        276 => linux_sll::decode_v2(&mut cursor, packet)?,
+        _ => return Err(cursor.error(Layer::LinkType, Cause::Unsupported)),
+    };
+    for _ in 0..MAX_DEPTH {
+        next = match next {
+            Next::Done(decoded) => return Ok(decoded),
+            Next::Ethertype(kind) => match kind {
+                0x0800 | 0x86dd => Next::Ip,
+                0x8100 | 0x88a8 | 0x9100 | 0x9200 => vlan::decode(&mut cursor, packet, kind)?,
+                0x0806 | 0x8035 => Next::Done(Decoded::NoFlow(NoFlow::Arp)),
+                _ => Next::Done(Decoded::NoFlow(NoFlow::OtherEthertype)),
+            },
+            Next::Ip => return ip(&mut cursor, packet),
+        };
+    }
+    Err(cursor.error(Layer::Vlan, Cause::Malformed))
+}
+
+/// Whether frames of this link type can be decoded.
+pub fn link_type_is_supported(link: LinkType) -> bool {
+    matches!(link.0, 0 | 1 | 12 | 14 | 101 | 108 | 113 | 228 | 229 | 276)
+}
+
+fn ip(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Decoded, DecodeError> {
+    let ends = match cursor.peek::<1>(Layer::Ipv4)?[0] >> 4 {
+        4 => ipv4::decode(cursor, packet)?,
+        6 => ipv6::decode(cursor, packet)?,
+        _ => return Err(cursor.error(Layer::Ipv4, Cause::Malformed)),
+    };
+    if ends.later_fragment {
+        return Ok(Decoded::NoFlow(NoFlow::LaterFragment));
+    }
+    match ends.protocol {
+        6 => tcp::decode(cursor, packet, ends.end)?,
+        17 => udp::decode(cursor, packet, ends.end)?,
+        50 => esp::decode(cursor, packet, ends.end)?,
+        51 => ah::decode(cursor, packet, ends.end)?,
+        1 => return Ok(Decoded::NoFlow(NoFlow::Icmp)),
+        58 => return Ok(Decoded::NoFlow(NoFlow::Icmp6)),
+        _ => return Ok(Decoded::NoFlow(NoFlow::OtherIpProtocol)),
+    }
+    Ok(Decoded::Flow)
+}
+
+/// What an IP header says about its payload.
+struct IpPayload {
+    /// Protocol of what the cursor stands on.
+    protocol: u8,
+    /// Offset in the frame at which the IP packet ends, as its header says (may lie behind what was captured).
+    end: usize,
+    /// A fragment other than the first.
+    later_fragment: bool,
+}
+
+impl Packet {
+    /// Notes a payload from the cursor to `end` (both offsets in the frame).
+    fn set_payload(&mut self, cursor: &Cursor<'_>, end: usize) {
+        let length = end.saturating_sub(cursor.offset);
+        let captured = cursor.bytes.len().saturating_sub(cursor.offset).min(length);
+        self.payload_offset = cursor.offset as u32;
+        self.payload_captured = captured as u32;
+        self.payload_length = length as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests;

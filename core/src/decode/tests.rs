@@ -1,0 +1,142 @@
+//! Facts about decode that do not need a capture: every truncation, and lengths that lie.
+//! What real captures decode to is compared with dpkt in `tests/test_decode_oracle.py`.
+
+use super::*;
+
+/// Ethernet, IPv4, UDP 40440 > 51820, eight payload bytes.
+fn frame() -> Vec<u8> {
+    let mut frame = vec![0x02; 12];
+    frame.extend([0x08, 0x00]);
+    frame.extend([0x45, 0, 0, 36, 0, 1, 0, 0, 64, 17, 0, 0, 100, 64, 7, 22, 203, 0, 113, 10]);
+    frame.extend([0x9d, 0xf8, 0xca, 0x6c, 0, 16, 0x12, 0x34]);
+    frame.extend([4, 0, 0, 0, 1, 2, 3, 4]);
+    frame
+}
+
+fn decoded(bytes: &[u8], original: u32, link: u16) -> (Result<Decoded, DecodeError>, Packet) {
+    let mut packet = Packet::default();
+    (decode(bytes, original, LinkType(link), &mut packet), packet)
+}
+
+#[test]
+fn udp_over_ipv4() {
+    let frame = frame();
+    let (result, packet) = decoded(&frame, frame.len() as u32, 1);
+    assert_eq!(result, Ok(Decoded::Flow));
+    assert_eq!((packet.source_port, packet.destination_port), (40440, 51820));
+    assert_eq!(packet.source[..4], [100, 64, 7, 22]);
+    assert_eq!((packet.ip_length, packet.payload_length, packet.payload_captured), (36, 8, 8));
+    assert_eq!(packet.path.layers().map(EncapLayer::name).collect::<Vec<_>>(), ["ethernet"]);
+}
+
+#[test]
+fn every_truncation_is_an_error_or_keeps_the_true_lengths() {
+    let whole = frame();
+    for cut in 0..whole.len() {
+        let (result, packet) = decoded(&whole[..cut], whole.len() as u32, 1);
+        if cut < 42 {
+            assert_eq!(result.map_err(|error| error.cause), Err(Cause::Truncated), "cut at {cut}");
+        } else {
+            assert_eq!(result, Ok(Decoded::Flow));
+            assert_eq!((packet.payload_length, packet.payload_captured), (8, cut as u32 - 42));
+        }
+        // The same bytes as a frame that claims to be whole: a lie, not a cut.
+        let (result, _) = decoded(&whole[..cut], cut as u32, 1);
+        if cut < 42 {
+            assert_eq!(result.map_err(|error| error.cause), Err(Cause::Malformed), "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn ethernet_padding_is_no_payload() {
+    let mut frame = frame();
+    frame.extend([0; 10]);
+    let (_, packet) = decoded(&frame, frame.len() as u32, 1);
+    assert_eq!((packet.payload_length, packet.payload_captured), (8, 8));
+}
+
+#[test]
+fn a_udp_length_behind_the_ip_packet_is_bounded_by_it_but_not_in_a_first_fragment() {
+    let mut frame = frame();
+    frame[38..40].copy_from_slice(&1000_u16.to_be_bytes());
+    assert_eq!(decoded(&frame, 50, 1).1.payload_length, 8);
+    frame[20] = 0x20; // more fragments
+    assert_eq!(decoded(&frame, 50, 1).1.payload_length, 992);
+    frame[21] = 1; // offset 8
+    assert_eq!(decoded(&frame, 50, 1).0, Ok(Decoded::NoFlow(NoFlow::LaterFragment)));
+}
+
+#[test]
+fn a_udp_length_below_its_header_is_malformed() {
+    let mut frame = frame();
+    frame[39] = 7;
+    assert_eq!(decoded(&frame, 50, 1).0, Err(DecodeError { layer: Layer::Udp, cause: Cause::Malformed, offset: 34 }));
+}
+
+#[test]
+fn vlan_stacks_are_peeled_and_bounded() {
+    let plain = frame();
+    let mut tagged = plain[..12].to_vec();
+    tagged.extend([0x88, 0xa8, 0x00, 0x64, 0x81, 0x00, 0x20, 0x00]);
+    tagged.extend(&plain[12..]);
+    let (result, packet) = decoded(&tagged, tagged.len() as u32, 1);
+    assert_eq!(result, Ok(Decoded::Flow));
+    assert_eq!(packet.vlans.ids().collect::<Vec<_>>(), [100, 0]);
+    assert_eq!(packet.path.layers().map(EncapLayer::name).collect::<Vec<_>>(), ["ethernet", "802.1ad", "802.1q"]);
+
+    let mut endless = plain[..12].to_vec();
+    endless.extend([0x81, 0x00, 0x00, 0x01].repeat(1000));
+    assert_eq!(decoded(&endless, 4012, 1).0.map_err(|error| error.cause), Err(Cause::Malformed));
+}
+
+#[test]
+fn ipv6_extension_headers_are_followed_and_ah_is_not_one() {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 40, 0, 64];
+    packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(2));
+    packet.extend([60, 0, 1, 4, 0, 0, 0, 0]); // hop by hop
+    packet.extend([17, 0, 1, 4, 0, 0, 0, 0]); // destination options
+    packet.extend([0x12, 0x34, 0x56, 0x78, 0, 24, 0, 0]);
+    packet.extend([0; 16]);
+    let (result, found) = decoded(&packet, packet.len() as u32, 229);
+    assert_eq!(result, Ok(Decoded::Flow));
+    assert_eq!((found.source_port, found.payload_length, found.ip_length), (0x1234, 16, 80));
+    assert!(found.udp_checksum_zero);
+    packet[40] = 51;
+    packet[49] = 4;
+    let (result, found) = decoded(&packet, packet.len() as u32, 101);
+    assert_eq!((result, found.transport, found.payload_length), (Ok(Decoded::Flow), Transport::Ah, 32));
+}
+
+#[test]
+fn null_in_both_byte_orders() {
+    let ip = frame()[14..].to_vec();
+    for family in [[2, 0, 0, 0], [0, 0, 0, 2]] {
+        let frame: Vec<u8> = family.iter().chain(&ip).copied().collect();
+        assert_eq!(decoded(&frame, frame.len() as u32, 0).0, Ok(Decoded::Flow));
+    }
+    let swapped: Vec<u8> = [2, 0, 0, 0].iter().chain(&ip).copied().collect();
+    assert_eq!(decoded(&swapped, swapped.len() as u32, 108).0, Ok(Decoded::NoFlow(NoFlow::OtherEthertype)));
+}
+
+#[test]
+fn an_unknown_link_type_is_named() {
+    let error = decoded(&frame(), 50, 147).0.unwrap_err();
+    assert_eq!(error.to_string(), "link_type_unsupported at offset 0");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_panic_and_no_payload_leaves_the_frame(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        link in proptest::sample::select(vec![0_u16, 1, 12, 14, 101, 108, 113, 228, 229, 276, 9]),
+        original in 0_u32..70_000,
+    ) {
+        let (result, packet) = decoded(&bytes, original, link);
+        if result == Ok(Decoded::Flow) {
+            let end = packet.payload_offset as usize + packet.payload_captured as usize;
+            proptest::prop_assert!(packet.payload_captured == 0 || end <= bytes.len());
+            proptest::prop_assert!(packet.payload_captured <= packet.payload_length);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! UDP (RFC 768).
+//!
+//! ```text
+//! | source port (2) | destination port (2) | length (2) | checksum (2) | payload ...
+//! ```
+
+use super::{Cause, Cursor, DecodeError, Layer, Packet, Transport};
+
+pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet, ip_end: usize) -> Result<(), DecodeError> {
+    let start = cursor.offset;
+    let header = cursor.take::<8>(Layer::Udp)?;
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    packet.transport = Transport::Udp;
+    packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+    packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+    packet.udp_checksum_zero = header[6] == 0 && header[7] == 0;
+    // A first fragment's length is that of the whole datagram, behind the end of this IP packet. Zero is a
+    // jumbogram's (RFC 2675, 4). Any other length that leaves the IP packet lies: the IP header decides.
+    let end = match length {
+        0 => ip_end,
+        1..8 => return Err(DecodeError { layer: Layer::Udp, cause: Cause::Malformed, offset: start }),
+        _ if packet.first_fragment => start + length,
+        _ => ip_end.min(start + length),
+    };
+    packet.set_payload(cursor, end);
+    Ok(())
+}

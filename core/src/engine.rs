@@ -1,0 +1,624 @@
+//! The engine: source, decode, clock, shards, and one deterministic order of what they report.
+//!
+//! [`Engine::poll`] reads a block, decodes its frames in order and sends each packet to its shard; workers own
+//! shards, and with one worker everything happens on the caller's thread. Nothing is in flight when `poll`
+//! returns, so a tag set afterwards is seen by every later report. Reports are ordered by (frame number, flow
+//! id), which neither the blocks nor the workers change.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
+use crate::decode::{self, DecodeError, Decoded, NoFlow, Packet};
+use crate::fingerprint::Confidence;
+use crate::flow::shard::Routed;
+use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Shard, ShardCounters, hash_bytes, mix};
+
+/// Reports after which a poll returns.
+const ENOUGH_REPORTS: usize = 4096;
+/// Batches on their way to the workers: enough to read while they work.
+const IN_FLIGHT: usize = 3;
+/// Bytes of a capture's first frame that go into its name in flow ids.
+const NAMING_BYTES: usize = 256;
+/// A replay hashes with a fixed seed, so that the same input gives the same shards.
+const SEED: u64 = 0;
+const SECOND: i64 = 1_000_000_000;
+
+/// Settings of an engine. Bounds are for all shards together.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads, from 1 to 64.
+    pub workers: usize,
+    /// What tells flows apart.
+    pub key_mode: KeyMode,
+    /// Least confidence that is reported.
+    pub min_confidence: Confidence,
+    /// Undecided flows.
+    pub max_undecided: usize,
+    /// Flows in phase attempt.
+    pub max_attempts: usize,
+    /// Recognised flows past attempt.
+    pub max_recognised: usize,
+    /// Seconds between updates of a flow.
+    pub update_interval: u32,
+    /// Packet counts of a flow at which a report is wanted.
+    pub packet_milestones: Vec<u64>,
+    /// Durations (nanoseconds) of a flow at which a report is wanted.
+    pub duration_milestones: Vec<i64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            key_mode: KeyMode::FiveTuple,
+            min_confidence: Confidence::Likely,
+            max_undecided: 1 << 20,
+            max_attempts: 1 << 16,
+            max_recognised: 1 << 18,
+            update_interval: 1800,
+            packet_milestones: Vec::new(),
+            duration_milestones: Vec::new(),
+        }
+    }
+}
+
+/// A setting out of its range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingError {
+    /// Its name.
+    pub setting: &'static str,
+    /// Its range, in words.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}", self.setting, self.expected)
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+impl Settings {
+    fn check(&self) -> Result<(), SettingError> {
+        let pool = SHARDS..=1 << 26;
+        let checks = [
+            ("workers", (1..=SHARDS).contains(&self.workers), "a number from 1 to 64"),
+            ("max_undecided", pool.contains(&self.max_undecided), "a number from 64 to 67108864"),
+            ("max_attempts", pool.contains(&self.max_attempts), "a number from 64 to 67108864"),
+            ("max_recognised", pool.contains(&self.max_recognised), "a number from 64 to 67108864"),
+            ("update_interval_s", self.update_interval > 0, "at least 1 second"),
+            ("duration_milestones_s", self.duration_milestones.len() <= 64, "at most 64 durations"),
+        ];
+        match checks.into_iter().find(|(_, holds, _)| !holds) {
+            Some((setting, _, expected)) => Err(SettingError { setting, expected }),
+            None => Ok(()),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let mut duration_milestones = self.duration_milestones.clone();
+        duration_milestones.sort_unstable();
+        Limits {
+            min_confidence: self.min_confidence,
+            undecided: self.max_undecided / SHARDS,
+            attempts: self.max_attempts / SHARDS,
+            recognised: self.max_recognised / SHARDS,
+            update_interval: i64::from(self.update_interval) * SECOND,
+            packet_milestones: self.packet_milestones.clone(),
+            duration_milestones,
+        }
+    }
+}
+
+/// Decoded frames on their way to the shards.
+#[derive(Default)]
+struct Batch {
+    frames: FrameBatch,
+    /// Packets of flows, with the index of their frame.
+    packets: Vec<(u32, Routed)>,
+    /// Indices into `packets` for each shard.
+    by_shard: Vec<Vec<u32>>,
+    /// Frames at which the clock reached another second, and the clock then.
+    ticks: Vec<(u64, i64)>,
+}
+
+impl Batch {
+    /// What this batch is for a shard, in order.
+    fn run(&self, number: usize, shard: &mut Shard) {
+        let mut ticks = self.ticks.iter().peekable();
+        for &index in &self.by_shard[number] {
+            let (frame, routed) = &self.packets[index as usize];
+            while let Some((at, now)) = ticks.next_if(|(at, _)| *at <= routed.number) {
+                shard.tick(*at, *now);
+            }
+            let bytes = self.frames.frames().get(*frame as usize).map_or(&[][..], |frame| self.frames.bytes(frame));
+            let start = routed.packet.payload_offset as usize;
+            let payload = bytes.get(start..start + routed.packet.payload_captured as usize).unwrap_or_default();
+            shard.packet(routed, payload);
+        }
+        for (at, now) in ticks {
+            shard.tick(*at, *now);
+        }
+    }
+}
+
+/// What workers are told.
+#[derive(Clone)]
+enum Command {
+    Begin { chain: u64 },
+    Batch(Arc<Batch>),
+    Tags(Arc<Vec<(u64, u32)>>),
+    Finish { number: u64, now: i64 },
+}
+
+/// What they answer to a batch and to the finish.
+struct Answer {
+    worker: usize,
+    reports: Vec<FlowReport>,
+    counters: ShardCounters,
+}
+
+/// The shards of one worker.
+struct Owner {
+    shards: Vec<(usize, Shard)>,
+}
+
+impl Owner {
+    /// Carries a command out; whether it is to be answered.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Begin { chain } => {
+                for (_, shard) in &mut self.shards {
+                    shard.begin(chain);
+                }
+                false
+            }
+            Command::Batch(batch) => {
+                for (number, shard) in &mut self.shards {
+                    batch.run(*number, shard);
+                }
+                true
+            }
+            Command::Tags(tags) => {
+                for &(handle, tag) in tags.iter() {
+                    let number = (handle & (SHARDS as u64 - 1)) as usize;
+                    if let Some((_, shard)) = self.shards.iter_mut().find(|(own, _)| *own == number) {
+                        shard.set_tag(handle, tag);
+                    }
+                }
+                false
+            }
+            Command::Finish { number, now } => {
+                for (_, shard) in &mut self.shards {
+                    shard.finish(number, now);
+                }
+                true
+            }
+        }
+    }
+
+    fn answer(&mut self, worker: usize) -> Answer {
+        let mut answer = Answer { worker, reports: Vec::new(), counters: ShardCounters::default() };
+        for (_, shard) in &mut self.shards {
+            let mut reports = shard.take_reports();
+            answer.reports.append(&mut reports);
+            answer.counters.add(&shard.counters());
+        }
+        answer
+    }
+}
+
+/// Where the shards are worked: on the caller's thread, or on threads that own some each.
+enum Workers {
+    Inline(Owner),
+    Threads { commands: Vec<SyncSender<Command>>, answers: Receiver<Answer>, threads: Vec<JoinHandle<()>> },
+}
+
+impl Workers {
+    fn start(count: usize, limits: &Limits) -> std::io::Result<Self> {
+        let owner = |worker: usize| Owner {
+            shards: (0..SHARDS)
+                .filter(|number| number % count == worker)
+                .map(|number| (number, Shard::new(number, limits.clone())))
+                .collect(),
+        };
+        if count == 1 {
+            return Ok(Self::Inline(owner(0)));
+        }
+        let (answer, answers) = channel();
+        let (mut commands, mut threads) = (Vec::new(), Vec::new());
+        for worker in 0..count {
+            let (command, inbox) = sync_channel(IN_FLIGHT + 2);
+            let (owner, answer) = (owner(worker), answer.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("vpn-worker-{worker}"))
+                .spawn(move || work(worker, owner, &inbox, &answer))?;
+            commands.push(command);
+            threads.push(thread);
+        }
+        Ok(Self::Threads { commands, answers, threads })
+    }
+}
+
+fn work(worker: usize, mut owner: Owner, inbox: &Receiver<Command>, answers: &Sender<Answer>) {
+    while let Ok(command) = inbox.recv() {
+        if owner.obey(command) && answers.send(owner.answer(worker)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Self::Threads { commands, threads, .. } = self {
+            commands.clear();
+            for thread in threads.drain(..) {
+                // A worker that panicked has said so on stderr; there is nobody left to tell.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// What reading a capture has come to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// No capture, or one that is done.
+    Idle,
+    /// Frames may come.
+    Reading,
+    /// No more frames: the running flows are to be ended.
+    Ending,
+}
+
+/// Counters of the decode stage, over all captures.
+#[derive(Clone, Copy, Debug)]
+struct Counters {
+    captures: u64,
+    frames: u64,
+    bytes: u64,
+    undecoded: [u64; DecodeError::KINDS],
+    no_flow: [u64; NoFlow::KINDS],
+    clock_ahead: u64,
+    clock_behind: u64,
+    clock_jumps: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            captures: 0,
+            frames: 0,
+            bytes: 0,
+            undecoded: [0; DecodeError::KINDS],
+            no_flow: [0; NoFlow::KINDS],
+            clock_ahead: 0,
+            clock_behind: 0,
+            clock_jumps: 0,
+        }
+    }
+}
+
+/// Replays captures, one after the other.
+pub struct Engine {
+    settings: Settings,
+    workers: Workers,
+    /// Counters of each worker's shards.
+    shard_counters: Vec<ShardCounters>,
+    /// Answers that are still to come.
+    expected: usize,
+    source: Option<Box<dyn Source>>,
+    state: State,
+    named: bool,
+    name: String,
+    clock: PacketClock,
+    number: u64,
+    counters: Counters,
+    link_types: Vec<(LinkType, u64)>,
+    reports: Vec<FlowReport>,
+    spare: Vec<Batch>,
+    in_flight: Vec<Arc<Batch>>,
+}
+
+impl Engine {
+    /// An engine with these settings; starts its workers.
+    pub fn new(settings: Settings) -> Result<Self, SettingError> {
+        settings.check()?;
+        let workers = Workers::start(settings.workers, &settings.limits())
+            .map_err(|_| SettingError { setting: "workers", expected: "no more threads than the system allows" })?;
+        Ok(Self {
+            shard_counters: vec![ShardCounters::default(); settings.workers],
+            settings,
+            workers,
+            expected: 0,
+            source: None,
+            state: State::Idle,
+            named: false,
+            name: String::new(),
+            clock: PacketClock::default(),
+            number: 0,
+            counters: Counters::default(),
+            link_types: Vec::new(),
+            reports: Vec::new(),
+            spare: Vec::new(),
+            in_flight: Vec::new(),
+        })
+    }
+
+    /// Whether a capture is being read.
+    pub fn is_busy(&self) -> bool {
+        self.state != State::Idle
+    }
+
+    /// Begins a capture from a path ("-" is standard input); the last part of `name` goes into flow ids.
+    pub fn open(&mut self, path: &Path, name: &str) -> Result<(), CaptureError> {
+        let source = capture::open(path)?;
+        self.begin(source, name);
+        Ok(())
+    }
+
+    /// Begins a capture from a source. One that was not finished is forgotten.
+    pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
+        self.collect(0);
+        self.reports.clear();
+        self.source = Some(source);
+        self.state = State::Reading;
+        self.named = false;
+        self.name = Path::new(name).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        self.clock = PacketClock::default();
+        self.number = 0;
+        self.link_types.clear();
+        self.counters.captures += 1;
+    }
+
+    /// Works for about `longest`, or until many reports have come; `None` once the capture is done.
+    ///
+    /// # Errors
+    /// Where reading stops early, once. What was whole has been worked, and the next poll ends the running flows.
+    pub fn poll(&mut self, longest: Duration) -> Result<Option<Vec<FlowReport>>, CaptureError> {
+        let started = Instant::now();
+        loop {
+            match self.state {
+                State::Idle => return Ok(None),
+                State::Ending => {
+                    self.command(&Command::Finish { number: self.number, now: self.clock.now() })?;
+                    self.collect(0);
+                    self.note_clock();
+                    self.state = State::Idle;
+                    return Ok(Some(self.take_reports()));
+                }
+                State::Reading => {}
+            }
+            let mut batch = self.spare.pop().unwrap_or_default();
+            let more = match &mut self.source {
+                Some(source) => source.fill(&mut batch.frames),
+                None => Ok(false),
+            };
+            self.route(&mut batch);
+            self.dispatch(batch)?;
+            match more {
+                Ok(true) => {}
+                Ok(false) => self.state = State::Ending,
+                Err(error) => {
+                    self.state = State::Ending;
+                    self.collect(0);
+                    return Err(error);
+                }
+            }
+            if self.state == State::Reading && (self.reports.len() >= ENOUGH_REPORTS || started.elapsed() >= longest) {
+                self.collect(0);
+                return Ok(Some(self.take_reports()));
+            }
+        }
+    }
+
+    /// Stops reading: the next poll ends the running flows.
+    pub fn finish(&mut self) {
+        if self.state == State::Reading {
+            self.state = State::Ending;
+        }
+    }
+
+    /// Tags flows by their handles.
+    pub fn set_tags(&mut self, tags: Vec<(u64, u32)>) -> Result<(), CaptureError> {
+        self.command(&Command::Tags(Arc::new(tags)))
+    }
+
+    /// Bytes of the input read so far, as stored, and how many there are.
+    pub fn progress(&self) -> (u64, Option<u64>) {
+        self.source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
+    }
+
+    /// Link types of the current capture, with the frames of each.
+    pub fn link_types(&self) -> &[(LinkType, u64)] {
+        &self.link_types
+    }
+
+    /// All counters by name. They balance: frames are decoded or undecoded; decoded ones are packets of flows, of
+    /// no flow, or later fragments.
+    pub fn stats(&self) -> Vec<(String, u64)> {
+        let mut shards = ShardCounters::default();
+        for counters in &self.shard_counters {
+            shards.add(counters);
+        }
+        let counters = &self.counters;
+        let undecoded: u64 = counters.undecoded.iter().sum();
+        let mut stats = vec![
+            ("captures".to_owned(), counters.captures),
+            ("frames".to_owned(), counters.frames),
+            ("bytes".to_owned(), counters.bytes),
+            ("decoded".to_owned(), counters.frames - undecoded),
+        ];
+        for (kind, &count) in counters.undecoded.iter().enumerate() {
+            if count > 0 {
+                stats.push((format!("undecoded.{}", DecodeError::kind_name(kind)), count));
+            }
+        }
+        stats.extend(NoFlow::NAMES.iter().zip(counters.no_flow).map(|(name, count)| ((*name).to_owned(), count)));
+        stats.extend(
+            [
+                ("flow_packets", shards.packets),
+                ("flows.created", shards.created),
+                ("flows.recognised", shards.recognised),
+                ("flows.active.undecided", shards.active[0]),
+                ("flows.active.attempt", shards.active[1]),
+                ("flows.active.recognised", shards.active[2]),
+                ("flows.evicted.undecided", shards.evicted_undecided),
+                ("flows.evicted.attempt", shards.evicted_attempts),
+                ("flows.unreported", shards.unreported),
+                ("l2tp.clear", shards.clear_l2tp),
+                ("clock.ahead", counters.clock_ahead + self.clock.ahead),
+                ("clock.behind", counters.clock_behind + self.clock.behind),
+                ("clock.jumps", counters.clock_jumps + self.clock.jumps),
+            ]
+            .map(|(name, count)| (name.to_owned(), count)),
+        );
+        stats
+    }
+
+    /// Decodes a batch's frames in order: counters, clock, and which packet goes to which shard.
+    fn route(&mut self, batch: &mut Batch) {
+        batch.packets.clear();
+        batch.ticks.clear();
+        batch.by_shard.resize_with(SHARDS, Vec::new);
+        batch.by_shard.iter_mut().for_each(Vec::clear);
+        let mut packet = Packet::default();
+        for (index, frame) in batch.frames.frames().iter().enumerate() {
+            self.number += 1;
+            self.counters.frames += 1;
+            self.counters.bytes += u64::from(frame.original);
+            match self.link_types.iter_mut().find(|(link, _)| *link == frame.linktype) {
+                Some((_, count)) => *count += 1,
+                None => self.link_types.push((frame.linktype, 1)),
+            }
+            let bytes = batch.frames.bytes(frame);
+            if !self.named {
+                self.named = true;
+                let first = &bytes[..bytes.len().min(NAMING_BYTES)];
+                let chain = mix(hash_bytes(hash_bytes(SEED, self.name.as_bytes()), first), frame.time as u64);
+                // Workers that are gone show when the batch is sent to them.
+                let _ = self.command(&Command::Begin { chain });
+            }
+            let flow = match decode::decode(bytes, frame.original, frame.linktype, &mut packet) {
+                Ok(Decoded::Flow) => {
+                    let (key, from_low) = FlowKey::of(&packet, self.settings.key_mode);
+                    let pair = key.pair_hash(SEED);
+                    Some((key, from_low, pair, key.hash(pair)))
+                }
+                Ok(Decoded::NoFlow(reason)) => {
+                    self.counters.no_flow[reason as usize] += 1;
+                    None
+                }
+                Err(error) => {
+                    self.counters.undecoded[error.kind()] += 1;
+                    None
+                }
+            };
+            let before = self.clock.now().div_euclid(SECOND);
+            let first = self.number == 1;
+            self.clock.observe(frame.time, flow.map(|(.., hash)| hash));
+            let now = self.clock.now();
+            if first || now.div_euclid(SECOND) != before {
+                batch.ticks.push((self.number, now));
+            }
+            if let Some((key, from_low, pair, hash)) = flow {
+                batch.by_shard[FlowKey::shard(pair)].push(batch.packets.len() as u32);
+                let routed = Routed { packet, key, hash, pair, from_low, number: self.number, time: frame.time, now };
+                batch.packets.push((index as u32, routed));
+            }
+        }
+    }
+
+    fn dispatch(&mut self, batch: Batch) -> Result<(), CaptureError> {
+        if batch.packets.is_empty() && batch.ticks.is_empty() {
+            self.spare.push(batch);
+            return Ok(());
+        }
+        let batch = Arc::new(batch);
+        self.command(&Command::Batch(Arc::clone(&batch)))?;
+        self.in_flight.push(batch);
+        // Answers of all but the latest few batches.
+        self.collect((IN_FLIGHT - 1) * self.settings.workers);
+        Ok(())
+    }
+
+    fn command(&mut self, command: &Command) -> Result<(), CaptureError> {
+        match &mut self.workers {
+            Workers::Inline(owner) => {
+                if owner.obey(command.clone()) {
+                    let answer = owner.answer(0);
+                    self.take(answer);
+                }
+                Ok(())
+            }
+            Workers::Threads { commands, .. } => {
+                for inbox in commands {
+                    inbox.send(command.clone()).map_err(|_| worker_is_gone())?;
+                }
+                if matches!(command, Command::Batch(_) | Command::Finish { .. }) {
+                    self.expected += self.settings.workers;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes answers until no more than `left` are still to come.
+    fn collect(&mut self, left: usize) {
+        while self.expected > left {
+            let answer = match &self.workers {
+                Workers::Threads { answers, .. } => answers.recv(),
+                Workers::Inline(_) => break,
+            };
+            self.expected -= 1;
+            match answer {
+                Ok(answer) => self.take(answer),
+                // Every worker is gone; the next command says so.
+                Err(_) => break,
+            }
+        }
+        // Batches that every worker has let go of are used again.
+        for batch in std::mem::take(&mut self.in_flight) {
+            match Arc::try_unwrap(batch) {
+                Ok(batch) => self.spare.push(batch),
+                Err(batch) => self.in_flight.push(batch),
+            }
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        if let Some(counters) = self.shard_counters.get_mut(answer.worker) {
+            *counters = answer.counters;
+        }
+        self.reports.extend(answer.reports);
+    }
+
+    /// Reports in their order. Those of one flow in one frame stay in the order in which they were made.
+    fn take_reports(&mut self) -> Vec<FlowReport> {
+        let mut reports = std::mem::take(&mut self.reports);
+        reports.sort_by_key(|report| (report.number, report.flow_id));
+        reports
+    }
+
+    fn note_clock(&mut self) {
+        let clock = std::mem::take(&mut self.clock);
+        self.counters.clock_ahead += clock.ahead;
+        self.counters.clock_behind += clock.behind;
+        self.counters.clock_jumps += clock.jumps;
+    }
+}
+
+fn worker_is_gone() -> CaptureError {
+    CaptureError {
+        reason: Reason::Io,
+        offset: None,
+        found: "a worker thread has ended".to_owned(),
+        expected: "all workers to run until the capture is done".to_owned(),
+    }
+}

@@ -1,0 +1,643 @@
+//! IPsec: IKE over UDP, ESP in UDP, ESP and AH as IP protocols. References: RFC 7296 (IKEv2), RFC 2408 and 2409
+//! (IKEv1), RFC 3948 (UDP encapsulation), RFC 4303 (ESP), RFC 4302 (AH).
+//!
+//! ```text
+//!   IKE  | SPI initiator 8 | SPI responder 8 | next payload | version | exchange | flags | message id 4 | length 4 |
+//!   body | next payload | critical, reserved | length 2 | ...   in clear a chain that ends at the length;
+//!        encrypted, IKEv2: one SK (46) or SKF (53) payload; IKEv1: flag E, a multiple of eight bytes
+//!   UDP 4500 | 00000000 (non-ESP marker) | IKE ...      or | SPI 4 (not zero) | sequence 4 | ...   or | ff |
+//!   ESP  | SPI 4 | sequence 4 | ...
+//!   AH   | next header | payload length | reserved 2 | SPI 4 | sequence 4 | ICV ...
+//! ```
+//!
+//! The IKE length is that of the UDP datagram (without the marker), whatever was captured of it. Between port 500
+//! and any other, some daemons send no marker, so both readings are tried on every port.
+//!
+//! Look-alikes: WireGuard data (its type word as an SPI), OpenVPN data, TURN channel data carrying RTP, game
+//! protocols with one magic word and a counter in both directions. ESP in UDP away from port 4500 therefore needs
+//! the zero checksum that RFC 3948, 2.2 asks for, and IKE or both directions to be confirmed.
+
+use super::{
+    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol,
+    Transport, Variant,
+};
+
+const NAT_TRAVERSAL_PORT: u16 = 4500;
+const IKE_PORT: u16 = 500;
+const HEADER: usize = 28;
+/// SPIs 1 to 255 are reserved by IANA (RFC 4303, 2.1).
+const SMALLEST_SPI: u32 = 256;
+/// Loss and reordering that a sequence number may show and still count as following.
+const SEQUENCE_WINDOW: u32 = 64;
+/// ESP with NULL encryption and a 96-bit ICV: SPI, sequence, two bytes of trailer padded to four, ICV.
+const SMALLEST_ESP: u32 = 24;
+/// Message ids count from 0 for each originator; a larger one than this is no count.
+const MOST_MESSAGES: u32 = 1 << 20;
+
+const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
+    EvidenceKind { id, protocol: Protocol::Ipsec, bits, fact, source }
+}
+
+static IKEV2_CLEAR: EvidenceKind = kind(
+    "ipsec.ikev2_clear",
+    100,
+    "IKEv2 message in clear: SPIs, version, exchange, flags and message id fit each other, payloads end at the length",
+    "RFC 7296 3.1, 3.2; RFC 5723",
+);
+static IKEV2_ENCRYPTED: EvidenceKind = kind(
+    "ipsec.ikev2_encrypted",
+    89,
+    "IKEv2 message encrypted: header and its one SK or SKF payload fit the length, a small message id",
+    "RFC 7296 3.1, 3.14; RFC 7383 2.5",
+);
+static IKEV1_CLEAR: EvidenceKind = kind(
+    "ipsec.ikev1_clear",
+    90,
+    "IKEv1 message in clear: version, exchange, flags and message id fit each other, payloads end at the length",
+    "RFC 2408 3.1, 3.2",
+);
+static IKEV1_ENCRYPTED: EvidenceKind = kind(
+    "ipsec.ikev1_encrypted",
+    58,
+    "IKEv1 message encrypted: the header fits the length, the body is a multiple of eight bytes",
+    "RFC 2408 3.1; RFC 2409 appendix B",
+);
+static SPI_PAIR: EvidenceKind =
+    kind("ipsec.spi_pair", 64, "Another IKE message of the same initiator's SPI", "RFC 7296 2.6; RFC 2408 2.5.3");
+static NON_ESP_MARKER: EvidenceKind =
+    kind("ipsec.non_esp_marker", 32, "Four zero bytes before an IKE header", "RFC 3948 2.2");
+static NAT_KEEPALIVE: EvidenceKind = kind("ipsec.nat_keepalive", 8, "A datagram of the single byte ff", "RFC 3948 2.3");
+static ESP_IN_UDP: EvidenceKind = kind(
+    "ipsec.esp_in_udp",
+    2,
+    "ESP in UDP beside IKE on the same five-tuple: an SPI that is neither zero nor reserved, a length in fours",
+    "RFC 3948 2.1; RFC 4303 2.4",
+);
+static ESP_IN_UDP_RUN: EvidenceKind = kind(
+    "ipsec.esp_in_udp_run",
+    58,
+    "ESP in UDP: the same SPI again, the sequence number a little higher",
+    "RFC 3948 2.1; RFC 4303 2.2",
+);
+static ESP_PROTOCOL: EvidenceKind = kind("ipsec.esp_protocol", 40, "IP protocol 50 with an SPI", "RFC 4303 2.1");
+static ESP_SEQUENCE: EvidenceKind =
+    kind("ipsec.esp_sequence", 58, "ESP: the same SPI again, the sequence number a little higher", "RFC 4303 2.2");
+static AH_PROTOCOL: EvidenceKind = kind(
+    "ipsec.ah_protocol",
+    56,
+    "IP protocol 51, reserved bits zero, the header's length within the packet",
+    "RFC 4302 2",
+);
+static AH_SEQUENCE: EvidenceKind =
+    kind("ipsec.ah_sequence", 58, "AH: the same SPI again, the sequence number a little higher", "RFC 4302 2.5");
+/// Found by the table, not by a packet of the flow.
+pub(super) static SAME_HOSTS: EvidenceKind = kind(
+    "ipsec.same_hosts",
+    0,
+    "Another flow between the same two hosts has finished an IKE handshake",
+    "RFC 7296 2.23; RFC 4301 4.4",
+);
+
+/// What kind of IKE message it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Body {
+    Clear,
+    Encrypted,
+    /// Not enough captured to see the body.
+    Cut,
+}
+
+/// An IKE message, as far as it is in clear.
+#[derive(Clone, Copy, Debug)]
+struct Ike {
+    spi_initiator: u64,
+    spi_responder: u64,
+    next_payload: u8,
+    version: u8,
+    exchange: u8,
+    flags: u8,
+    body: Body,
+    marker: bool,
+}
+
+mod exchange {
+    //! Exchange types (IANA, ISAKMP and IKEv2 registries).
+    pub const BASE: u8 = 1;
+    pub const MAIN: u8 = 2;
+    pub const AUTHENTICATION_ONLY: u8 = 3;
+    pub const AGGRESSIVE: u8 = 4;
+    pub const INFORMATIONAL_V1: u8 = 5;
+    pub const TRANSACTION: u8 = 6;
+    pub const QUICK: u8 = 32;
+    pub const NEW_GROUP: u8 = 33;
+    pub const SA_INIT: u8 = 34;
+    pub const AUTH: u8 = 35;
+    pub const CREATE_CHILD_SA: u8 = 36;
+    pub const INFORMATIONAL: u8 = 37;
+    pub const SESSION_RESUME: u8 = 38;
+    pub const GROUP_FIRST: u8 = 39;
+    pub const GROUP_LAST: u8 = 41;
+    pub const INTERMEDIATE: u8 = 43;
+    pub const FOLLOWUP_KE: u8 = 44;
+}
+
+mod flag {
+    //! Header flags of both versions.
+    pub const ENCRYPTION_V1: u8 = 0x01;
+    pub const INITIATOR: u8 = 0x08;
+    pub const RESPONSE: u8 = 0x20;
+}
+
+const IKEV1: u8 = 0x10;
+const IKEV2: u8 = 0x20;
+const PAYLOAD_SA_V1: u8 = 1;
+const PAYLOAD_SK: u8 = 46;
+const PAYLOAD_SKF: u8 = 53;
+
+impl Ike {
+    /// Reads a datagram as IKE, with the non-ESP marker or without.
+    fn parse(packet: &FlowPacket<'_>) -> Option<Self> {
+        if packet.u32(0)? == 0 { Self::parse_at(packet, 4) } else { Self::parse_at(packet, 0) }
+    }
+
+    fn parse_at(packet: &FlowPacket<'_>, start: usize) -> Option<Self> {
+        let length = packet.u32(start + 24)?;
+        if length != packet.length.checked_sub(start as u32)? || length < HEADER as u32 {
+            return None;
+        }
+        let [next_payload, version, exchange, flags] = packet.array(start + 16)?;
+        let message = packet.u32(start + 20)?;
+        let mut ike = Self {
+            spi_initiator: packet.u64(start)?,
+            spi_responder: packet.u64(start + 8)?,
+            next_payload,
+            version,
+            exchange,
+            flags,
+            body: Body::Cut,
+            marker: start == 4,
+        };
+        if ike.spi_initiator == 0 {
+            return None;
+        }
+        let body = packet.payload.get(start + HEADER..).unwrap_or_default();
+        let body_length = length as usize - HEADER;
+        ike.body = match version {
+            IKEV2 => ike.body_v2(next_payload, message, body, body_length)?,
+            IKEV1 => ike.body_v1(next_payload, message, body, body_length)?,
+            _ => return None,
+        };
+        Some(ike)
+    }
+
+    fn body_v2(&self, next_payload: u8, message: u32, body: &[u8], length: usize) -> Option<Body> {
+        // Only initiator (0x08), version (0x10) and response (0x20) may be set (RFC 7296, 3.1).
+        if self.flags & !(flag::INITIATOR | 0x10 | flag::RESPONSE) != 0 || message >= MOST_MESSAGES {
+            return None;
+        }
+        match self.exchange {
+            exchange::SA_INIT | exchange::SESSION_RESUME => {
+                let request = self.flags & flag::RESPONSE == 0;
+                // The first request has no responder's SPI, not even when it repeats a cookie.
+                let spis_fit = !request || (self.spi_responder == 0 && self.flags & flag::INITIATOR != 0);
+                // SA, N or V, or any of the payloads that may come first in an answer.
+                let first_fits = (33..=54).contains(&next_payload) && next_payload != PAYLOAD_SK;
+                if message != 0 || !spis_fit || !first_fits {
+                    return None;
+                }
+                chain(next_payload, body, length, |kind| (33..=60).contains(&kind))
+            }
+            exchange::AUTH
+            | exchange::CREATE_CHILD_SA
+            | exchange::INFORMATIONAL
+            | exchange::GROUP_FIRST..=exchange::GROUP_LAST
+            | exchange::INTERMEDIATE
+            | exchange::FOLLOWUP_KE => {
+                if self.spi_responder == 0 {
+                    return None;
+                }
+                if !matches!(next_payload, PAYLOAD_SK | PAYLOAD_SKF) {
+                    // An unprotected notification about an unknown SPI (RFC 7296, 2.21.4).
+                    let notified = self.exchange == exchange::INFORMATIONAL && next_payload == 41;
+                    return notified.then(|| chain(next_payload, body, length, |kind| (33..=60).contains(&kind)))?;
+                }
+                // SK is the only payload: its length runs to the end (RFC 7296, 3.14). It holds an IV and an ICV.
+                let Some(&[_, reserved, high, low]) = body.first_chunk::<4>() else {
+                    return (length >= 4).then_some(Body::Cut);
+                };
+                let payload = usize::from(u16::from_be_bytes([high, low]));
+                (payload == length && payload >= 16 && reserved & 0x7f == 0).then_some(Body::Encrypted)
+            }
+            _ => None,
+        }
+    }
+
+    fn body_v1(&self, next_payload: u8, message: u32, body: &[u8], length: usize) -> Option<Body> {
+        // Encryption, commit and authentication only (RFC 2408, 3.1).
+        if self.flags & !0x07 != 0 {
+            return None;
+        }
+        let phase_1 = matches!(
+            self.exchange,
+            exchange::BASE | exchange::MAIN | exchange::AUTHENTICATION_ONLY | exchange::AGGRESSIVE
+        );
+        let later = matches!(
+            self.exchange,
+            exchange::INFORMATIONAL_V1 | exchange::TRANSACTION | exchange::QUICK | exchange::NEW_GROUP
+        );
+        let opening = self.spi_responder == 0;
+        // Message ids are zero in phase 1 and drawn afterwards (an informational of phase 1 may have either).
+        let message_fits = (message == 0) == phase_1 || self.exchange == exchange::INFORMATIONAL_V1;
+        if !(phase_1 || later) || !message_fits {
+            return None;
+        }
+        let first_fits = matches!(next_payload, 1..=13 | 20 | 21 | 130 | 131);
+        if self.flags & flag::ENCRYPTION_V1 != 0 {
+            let fits = first_fits && !opening && length >= 8 && length.is_multiple_of(8);
+            return fits.then_some(Body::Encrypted);
+        }
+        // What opens phase 1 proposes an SA; quick mode and its kin are never in clear.
+        if !first_fits
+            || (opening && phase_1 && next_payload != PAYLOAD_SA_V1)
+            || (later && self.exchange != exchange::INFORMATIONAL_V1)
+        {
+            return None;
+        }
+        chain(next_payload, body, length, |kind| matches!(kind, 1..=22 | 128..=255))
+    }
+
+    /// What may come first on a five-tuple: an opening, or what follows it when the peers have moved from port 500
+    /// to 4500.
+    fn begins(&self) -> bool {
+        self.spi_responder == 0
+            || matches!(self.exchange, exchange::AUTH | exchange::INTERMEDIATE | exchange::MAIN | exchange::AGGRESSIVE)
+    }
+
+    fn is_request(&self) -> bool {
+        self.flags & flag::RESPONSE == 0
+    }
+}
+
+/// Walks a chain of generic payload headers that must end exactly at `length`; `legal` names their types.
+fn chain(first: u8, body: &[u8], length: usize, legal: impl Fn(u8) -> bool) -> Option<Body> {
+    let (mut next, mut at) = (first, 0);
+    while next != 0 {
+        if !legal(next) {
+            return None;
+        }
+        let Some(&[following, reserved, high, low]) = body.get(at..).and_then(|rest| rest.first_chunk::<4>()) else {
+            // The rest was not captured, or it was and is too short.
+            return (body.len() < length && at + 4 <= length).then_some(Body::Cut);
+        };
+        let payload = usize::from(u16::from_be_bytes([high, low]));
+        // The critical bit is IKEv2's; the other bits are reserved in both versions.
+        if payload < 4 || reserved & 0x7f != 0 {
+            return None;
+        }
+        at += payload;
+        if at > length {
+            return None;
+        }
+        next = following;
+    }
+    (at == length && at > 0).then_some(Body::Clear)
+}
+
+/// SPIs and sequence numbers of one direction, by IP protocol.
+#[derive(Clone, Copy, Debug, Default)]
+struct Association {
+    spi: u32,
+    highest: u32,
+    packets: u16,
+}
+
+impl Association {
+    /// Takes note of a packet; whether it follows one of this association.
+    fn follow(&mut self, spi: u32, sequence: u32) -> bool {
+        let step = sequence.wrapping_sub(self.highest) as i32;
+        if self.packets > 0 && spi == self.spi && step != 0 && step.unsigned_abs() <= SEQUENCE_WINDOW {
+            self.packets = self.packets.saturating_add(1);
+            if step > 0 {
+                self.highest = sequence;
+            }
+            return true;
+        }
+        false
+    }
+}
+
+/// What the flows between two hosts say together: IKE, ESP and port 4500 are flows of their own.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PairFacts {
+    /// IKE has come to encrypted messages.
+    pub encrypted_ike: bool,
+    /// ESP or AH was seen, in UDP or not.
+    pub esp: bool,
+    /// A handshake was finished.
+    pub finished: bool,
+}
+
+impl PairFacts {
+    /// Both flows' facts.
+    pub fn join(self, other: Self) -> Self {
+        Self {
+            encrypted_ike: self.encrypted_ike || other.encrypted_ike,
+            esp: self.esp || other.esp,
+            finished: self.finished || other.finished,
+        }
+    }
+
+    /// A finished handshake stands behind every IPsec flow of the pair.
+    pub fn established(self) -> bool {
+        self.finished || (self.encrypted_ike && self.esp)
+    }
+}
+
+/// State of one flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ipsec {
+    spi_initiator: u64,
+    version: u8,
+    initiator: Option<u8>,
+    answered: bool,
+    encrypted: bool,
+    finished: bool,
+    confidence: Option<Confidence>,
+    esp_in_udp: bool,
+    /// By direction, the current and the former association (a rekeyed one drains).
+    associations: [[Association; 2]; 2],
+    transport: Option<Transport>,
+    midflow: Option<bool>,
+}
+
+impl Fingerprint for Ipsec {
+    const PROTOCOL: Protocol = Protocol::Ipsec;
+    const EVIDENCE: &'static [&'static EvidenceKind] = &[
+        &IKEV2_CLEAR,
+        &IKEV2_ENCRYPTED,
+        &IKEV1_CLEAR,
+        &IKEV1_ENCRYPTED,
+        &SPI_PAIR,
+        &NON_ESP_MARKER,
+        &NAT_KEEPALIVE,
+        &ESP_IN_UDP,
+        &ESP_IN_UDP_RUN,
+        &ESP_PROTOCOL,
+        &ESP_SEQUENCE,
+        &AH_PROTOCOL,
+        &AH_SEQUENCE,
+        &SAME_HOSTS,
+    ];
+
+    fn screen(packet: &FlowPacket<'_>) -> bool {
+        match packet.transport {
+            Transport::Udp => {
+                let run = packet.run().word;
+                (if packet.on_port(NAT_TRAVERSAL_PORT) { run >= 2 } else { run >= 4 }) || Ike::parse(packet).is_some()
+            }
+            Transport::Esp | Transport::Ah => true,
+            Transport::Tcp => false,
+        }
+    }
+
+    fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {
+        self.transport = Some(packet.transport);
+        match packet.transport {
+            Transport::Udp => self.datagram(packet, found),
+            Transport::Esp => self.esp(packet, found),
+            Transport::Ah => self.ah(packet, found),
+            Transport::Tcp => {}
+        }
+        self.outcome()
+    }
+}
+
+impl Ipsec {
+    /// What this flow says about the pair of hosts.
+    pub(super) fn pair_facts(&self) -> PairFacts {
+        PairFacts {
+            encrypted_ike: self.encrypted,
+            esp: self.esp_in_udp || matches!(self.transport, Some(Transport::Esp | Transport::Ah)),
+            finished: self.finished,
+        }
+    }
+
+    /// A handshake on another flow between the same hosts stands behind this one.
+    pub(super) fn raise(&mut self) {
+        self.finished = true;
+    }
+
+    fn datagram(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        if let Some(ike) = Ike::parse(packet) {
+            return self.ike(packet, &ike, found);
+        }
+        if packet.length == 1 && packet.payload == [0xff] {
+            if self.confidence.is_some() {
+                found.observe(&NAT_KEEPALIVE, packet);
+            }
+            return;
+        }
+        self.esp_in_udp(packet, found);
+    }
+
+    fn ike(&mut self, packet: &FlowPacket<'_>, ike: &Ike, found: &mut EvidenceSet) {
+        let direction = packet.direction & 1;
+        let same = self.spi_initiator == ike.spi_initiator;
+        if ike.marker {
+            found.observe(&NON_ESP_MARKER, packet);
+        }
+        let level = match (ike.version, ike.body) {
+            (IKEV2, Body::Encrypted) => {
+                found.observe(&IKEV2_ENCRYPTED, packet);
+                Confidence::Confirmed
+            }
+            (IKEV2, _) => {
+                // Cut short of its body, the header still shows version, exchange, flags, a zero or small message
+                // id and the datagram's own length: more than 64 bits.
+                found.observe(&IKEV2_CLEAR, packet);
+                Confidence::Confirmed
+            }
+            (_, Body::Encrypted) => {
+                found.observe(&IKEV1_ENCRYPTED, packet);
+                let on_port = packet.on_port(IKE_PORT) || packet.on_port(NAT_TRAVERSAL_PORT);
+                if on_port || (same && self.version == IKEV1) { Confidence::Confirmed } else { Confidence::Likely }
+            }
+            (_, _) => {
+                found.observe(&IKEV1_CLEAR, packet);
+                Confidence::Confirmed
+            }
+        };
+        if same {
+            found.observe(&SPI_PAIR, packet);
+        }
+        let opening = ike.spi_responder == 0;
+        self.midflow.get_or_insert(!ike.begins());
+        self.encrypted |= ike.body == Body::Encrypted;
+        self.spi_initiator = ike.spi_initiator;
+        self.version = ike.version;
+        match ike.version {
+            IKEV2 => {
+                // The original initiator sets its flag in requests and responses alike, and keeps it for the
+                // life of the SA.
+                let initiator = if ike.flags & flag::INITIATOR != 0 { direction } else { direction ^ 1 };
+                self.initiator.get_or_insert(initiator);
+                self.answered |= match ike.exchange {
+                    exchange::SA_INIT | exchange::SESSION_RESUME => !ike.is_request(),
+                    _ => true,
+                };
+                self.finished |=
+                    matches!(ike.exchange, exchange::CREATE_CHILD_SA | exchange::INFORMATIONAL | exchange::FOLLOWUP_KE)
+                        && ike.body != Body::Clear;
+            }
+            _ => {
+                // Only the first two messages propose an SA first; later ones do not show who sends them.
+                if opening {
+                    self.initiator.get_or_insert(direction);
+                } else if ike.body == Body::Clear && ike.next_payload == PAYLOAD_SA_V1 {
+                    self.initiator.get_or_insert(direction ^ 1);
+                }
+                self.answered |= !opening;
+                // Quick mode needs the keys of phase 1.
+                self.finished |= matches!(ike.exchange, exchange::QUICK | exchange::NEW_GROUP);
+            }
+        }
+        self.raise_to(level);
+    }
+
+    fn esp_in_udp(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let Some(spi) = packet.u32(0) else { return };
+        if spi < SMALLEST_SPI || packet.length < SMALLEST_ESP {
+            return;
+        }
+        let on_port = packet.on_port(NAT_TRAVERSAL_PORT);
+        if self.version != 0 && self.confidence >= Some(Confidence::Likely) {
+            // IKE was seen on the five-tuple. From port 500 no ESP comes.
+            if packet.length.is_multiple_of(4) && !packet.on_port(IKE_PORT) {
+                found.observe(&ESP_IN_UDP, packet);
+                self.esp_in_udp = true;
+                self.finished = true;
+                self.answered = true;
+            }
+            return;
+        }
+        let (run, other) = (packet.run(), packet.other_run());
+        if run.word < 2 || run.odd_length {
+            return;
+        }
+        // WireGuard's type words are SPIs too; TURN channel data (RFC 8656, 12.4) shows its length.
+        let claimed = packet.u16(2).map_or(0, u32::from);
+        if matches!(spi.swap_bytes(), 1..=4) || (claimed..=claimed + 3).contains(&(packet.length - 4)) {
+            return;
+        }
+        found.rule_out(LookAlike::TurnChannel);
+        // An SPI belongs to one direction: the same word in both is a protocol's magic number or OpenVPN's peer id.
+        if other.word > 0 && other.first_word() == spi {
+            return;
+        }
+        if other.word > 0 {
+            found.rule_out(LookAlike::MagicWord);
+            found.rule_out(LookAlike::OpenVpnData);
+        }
+        let zero_checksums = packet.ip_version == 4 && !run.checksummed;
+        let level = if on_port {
+            match run.word {
+                4.. => Confidence::Confirmed,
+                _ => Confidence::Likely,
+            }
+        } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed && !other.odd_length {
+            Confidence::Confirmed
+        } else if run.word >= 8 && zero_checksums && other.word > 0 {
+            Confidence::Likely
+        } else if run.word >= 4 {
+            Confidence::Possible
+        } else {
+            return;
+        };
+        found.observe(&ESP_IN_UDP_RUN, packet);
+        self.esp_in_udp = true;
+        self.midflow.get_or_insert(true);
+        self.raise_to(level);
+    }
+
+    fn esp(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let (Some(spi), Some(sequence)) = (packet.u32(0), packet.u32(4)) else { return };
+        // SPI 0 never leaves a host (RFC 4303, 2.1).
+        if spi == 0 || packet.length < SMALLEST_ESP - 4 {
+            return;
+        }
+        let packets = self.follow(packet.direction, spi, sequence, || found.observe(&ESP_SEQUENCE, packet));
+        if packets == 1 {
+            found.observe(&ESP_PROTOCOL, packet);
+        }
+        self.raise_to(if packets >= 3 { Confidence::Confirmed } else { Confidence::Likely });
+    }
+
+    fn ah(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let Some([_, words, reserved @ .., reserved_low]) = packet.array::<4>(0) else { return };
+        let (Some(spi), Some(sequence)) = (packet.u32(4), packet.u32(8)) else { return };
+        let header = (u32::from(words) + 2) * 4;
+        // 12 bytes and an ICV of 96 bits at the least (RFC 4302, 2.2).
+        if reserved != [0] || reserved_low != 0 || spi == 0 || header < 20 || header > packet.length {
+            return;
+        }
+        let packets = self.follow(packet.direction, spi, sequence, || found.observe(&AH_SEQUENCE, packet));
+        if packets == 1 {
+            found.observe(&AH_PROTOCOL, packet);
+        }
+        self.raise_to(if packets >= 2 { Confidence::Confirmed } else { Confidence::Likely });
+    }
+
+    /// Packets of this packet's association so far; `followed` is called when there was one before.
+    fn follow(&mut self, direction: u8, spi: u32, sequence: u32, followed: impl FnOnce()) -> u16 {
+        self.midflow.get_or_insert(sequence > 1);
+        let associations = &mut self.associations[usize::from(direction & 1)];
+        for association in associations.iter_mut() {
+            if association.follow(spi, sequence) {
+                followed();
+                return association.packets;
+            }
+        }
+        // Sent twice, or delivered twice: neither follows nor begins anything.
+        if let Some(known) =
+            associations.iter().find(|known| known.packets > 0 && known.spi == spi && known.highest == sequence)
+        {
+            return known.packets;
+        }
+        associations[1] = associations[0];
+        associations[0] = Association { spi, highest: sequence, packets: 1 };
+        1
+    }
+
+    fn raise_to(&mut self, confidence: Confidence) {
+        self.confidence = self.confidence.max(Some(confidence));
+    }
+
+    fn outcome(&self) -> Outcome {
+        let Some(confidence) = self.confidence else { return Outcome::Undecided };
+        let phase = if self.finished {
+            Phase::Established
+        } else if self.version == 0 {
+            Phase::DataOnly
+        } else if self.answered {
+            Phase::Handshake
+        } else {
+            Phase::Attempt
+        };
+        let variant = match (self.transport, self.version, self.esp_in_udp) {
+            (Some(Transport::Esp), ..) => Variant::Esp,
+            (Some(Transport::Ah), ..) => Variant::Ah,
+            (_, IKEV1, false) => Variant::IkeV1,
+            (_, IKEV1, true) => Variant::IkeV1Esp,
+            (_, IKEV2, false) => Variant::IkeV2,
+            (_, IKEV2, true) => Variant::IkeV2Esp,
+            _ => Variant::EspInUdp,
+        };
+        Outcome::Match(Finding {
+            confidence,
+            phase,
+            variant,
+            initiator: self.initiator,
+            midflow: self.midflow.unwrap_or(false),
+        })
+    }
+}

@@ -1,0 +1,424 @@
+//! Fingerprints: what tells a VPN protocol from everything else, one protocol a file.
+//!
+//! Each module looks at the packets of one flow and answers [`Outcome`]; facts it establishes on the way go
+//! into an [`EvidenceSet`]. Confidence follows the evidence model: below 40 bits `possible`, 40 to 63
+//! `likely`, 64 and more with every look-alike ruled out `confirmed`; where the modules name a number of
+//! packets for a level, that number decides. A new protocol is one file here and one line in `protocols!`.
+
+mod evidence;
+pub mod ipsec;
+pub mod openvpn;
+mod run;
+mod stream;
+pub mod wireguard;
+
+pub use evidence::{Evidence, EvidenceKind, EvidenceSet};
+pub use run::Run;
+
+use crate::decode::Transport;
+pub use ipsec::PairFacts;
+
+use ipsec::Ipsec;
+use openvpn::OpenVpn;
+use wireguard::WireGuard;
+
+/// A VPN protocol.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Protocol {
+    /// WireGuard.
+    WireGuard,
+    /// OpenVPN.
+    OpenVpn,
+    /// IKE, ESP, AH.
+    Ipsec,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::WireGuard, Self::OpenVpn, Self::Ipsec];
+
+    /// Name used in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WireGuard => "wireguard",
+            Self::OpenVpn => "openvpn",
+            Self::Ipsec => "ipsec",
+        }
+    }
+}
+
+/// How sure the evidence makes us.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Confidence {
+    /// Below 40 bits.
+    Possible,
+    /// 40 to 63 bits, or a look-alike not ruled out.
+    Likely,
+    /// 64 bits and more, every look-alike ruled out.
+    Confirmed,
+}
+
+impl Confidence {
+    /// All of them, weakest first.
+    pub const ALL: [Self; 3] = [Self::Possible, Self::Likely, Self::Confirmed];
+
+    /// Name used in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Likely => "likely",
+            Self::Confirmed => "confirmed",
+        }
+    }
+}
+
+/// How far the session has come, as far as was seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Nothing seen that can only follow an answer.
+    Attempt,
+    /// Both sides' opening messages.
+    Handshake,
+    /// Something that only follows a finished handshake, also when just one direction is seen.
+    Established,
+    /// Joined mid-flow.
+    DataOnly,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Attempt, Self::Handshake, Self::Established, Self::DataOnly];
+
+    /// Name used in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attempt => "attempt",
+            Self::Handshake => "handshake",
+            Self::Established => "established",
+            Self::DataOnly => "data_only",
+        }
+    }
+}
+
+macro_rules! variants {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Which form of the protocol.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Variant { $($(#[$doc])* $variant,)* }
+
+        impl Variant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Name used in events.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+variants! {
+    /// WireGuard as published.
+    WireGuard = "standard",
+    /// OpenVPN control channel in plain TLS.
+    Plain = "plain",
+    /// OpenVPN control channel with an HMAC.
+    TlsAuth = "tls-auth",
+    /// OpenVPN control channel encrypted with a key that all clients share.
+    TlsCrypt = "tls-crypt",
+    /// OpenVPN control channel encrypted with a key of each client.
+    TlsCryptV2 = "tls-crypt-v2",
+    /// OpenVPN data: how the control channel was wrapped was not seen.
+    Data = "data",
+    /// IKE version 1.
+    IkeV1 = "ikev1",
+    /// IKE version 2.
+    IkeV2 = "ikev2",
+    /// IKE version 1 and ESP in UDP on one five-tuple.
+    IkeV1Esp = "ikev1+esp-in-udp",
+    /// IKE version 2 and ESP in UDP on one five-tuple.
+    IkeV2Esp = "ikev2+esp-in-udp",
+    /// ESP in UDP (RFC 3948), IKE not seen on its five-tuple.
+    EspInUdp = "esp-in-udp",
+    /// ESP as an IP protocol.
+    Esp = "esp",
+    /// AH as an IP protocol.
+    Ah = "ah",
+}
+
+macro_rules! look_alikes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A protocol that resembles one of ours, tested for and ruled out.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(u8)]
+        pub enum LookAlike { $($(#[$doc])* $variant,)* }
+
+        impl LookAlike {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Name used in events.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+look_alikes! {
+    /// A DNS message whose id and flags look like a type: the first label stands where zeros must.
+    Dns = "dns",
+    /// Games and conferencing with a little-endian type word: their "index" changes with every packet.
+    TypeWord = "little-endian-type-word",
+    /// TURN channel data (RFC 8656): its length field would have to match.
+    TurnChannel = "turn-channel-data",
+    /// GTP-U (TS 29.281).
+    GtpU = "gtp-u",
+    /// QUIC 1-RTT: the first byte changes, and nothing counts in clear.
+    Quic = "quic",
+    /// ESP in UDP, when the flow is OpenVPN data.
+    EspInUdp = "esp-in-udp",
+    /// OpenVPN data, when the flow is ESP in UDP.
+    OpenVpnData = "openvpn-data",
+    /// One magic word and a counter in both directions (game protocols).
+    MagicWord = "magic-word-and-counter",
+}
+
+/// What a fingerprint holds of a flow, when it holds it to be its protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// How sure.
+    pub confidence: Confidence,
+    /// How far.
+    pub phase: Phase,
+    /// Which form.
+    pub variant: Variant,
+    /// Direction of the initiator's packets (see [`FlowPacket::direction`]), where a handshake shows it.
+    pub initiator: Option<u8>,
+    /// The first packets seen were not the opening.
+    pub midflow: bool,
+}
+
+/// A fingerprint's answer about a flow so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Nothing that counts yet.
+    Undecided,
+    /// This protocol, as far as the finding says.
+    Match(Finding),
+}
+
+/// One packet, as fingerprints see it.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowPacket<'a> {
+    /// Captured bytes of the payload.
+    pub payload: &'a [u8],
+    /// Its true length, at least that of `payload`.
+    pub length: u32,
+    /// Number of the frame.
+    pub number: u64,
+    /// The packet's own time, nanoseconds since 1970.
+    pub time: i64,
+    /// 0 from the sender of the flow's first packet, 1 from the other end.
+    pub direction: u8,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// UDP checksum field is zero.
+    pub checksum_zero: bool,
+    /// TCP sequence number of the payload's first byte.
+    pub sequence: u32,
+    /// TCP: the payload begins right behind the sender's SYN.
+    pub stream_start: bool,
+    /// UDP: words and counters of both directions, this packet included.
+    pub runs: &'a [Run; 2],
+}
+
+impl FlowPacket<'_> {
+    /// Payload bytes from `at`, if captured.
+    pub fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.payload.get(at..)?.first_chunk::<N>().copied()
+    }
+
+    /// Big-endian 16 bits at `at`.
+    pub fn u16(&self, at: usize) -> Option<u16> {
+        self.array(at).map(u16::from_be_bytes)
+    }
+
+    /// Big-endian 32 bits at `at`.
+    pub fn u32(&self, at: usize) -> Option<u32> {
+        self.array(at).map(u32::from_be_bytes)
+    }
+
+    /// Big-endian 64 bits at `at`.
+    pub fn u64(&self, at: usize) -> Option<u64> {
+        self.array(at).map(u64::from_be_bytes)
+    }
+
+    /// Either port is this one.
+    pub fn on_port(&self, port: u16) -> bool {
+        self.source_port == port || self.destination_port == port
+    }
+
+    /// This direction's run.
+    pub fn run(&self) -> &Run {
+        &self.runs[usize::from(self.direction & 1)]
+    }
+
+    /// The other direction's run.
+    pub fn other_run(&self) -> &Run {
+        &self.runs[usize::from(self.direction & 1 ^ 1)]
+    }
+}
+
+/// One protocol's recogniser: the state that it keeps for a flow, and what it makes of the next packet.
+pub trait Fingerprint: Default {
+    /// Protocol that it recognises.
+    const PROTOCOL: Protocol;
+    /// Every kind of evidence that it can find.
+    const EVIDENCE: &'static [&'static EvidenceKind];
+
+    /// Whether a flow's packet is worth keeping state for. Called for every packet of an undecided flow, so
+    /// it must be cheap; it keeps nothing.
+    fn screen(packet: &FlowPacket<'_>) -> bool;
+
+    /// Takes note of a packet. Facts go into `found`.
+    fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome;
+}
+
+/// Every kind of evidence, in the order of the protocols.
+pub fn evidence_kinds() -> impl Iterator<Item = &'static EvidenceKind> {
+    [WireGuard::EVIDENCE, OpenVpn::EVIDENCE, Ipsec::EVIDENCE].into_iter().flatten().copied()
+}
+
+/// Whether any protocol wants state for the flow of this packet.
+pub fn screen(packet: &FlowPacket<'_>) -> bool {
+    WireGuard::screen(packet) || Ipsec::screen(packet) || OpenVpn::screen(packet)
+}
+
+/// The state of all protocols for one flow that passed [`screen`].
+#[derive(Default)]
+pub struct Candidate {
+    wireguard: WireGuard,
+    ipsec: Ipsec,
+    openvpn: OpenVpn,
+    /// Evidence by protocol, in the order of [`Protocol::ALL`].
+    found: [EvidenceSet; 3],
+    /// The best finding so far.
+    best: Option<(Protocol, Finding)>,
+}
+
+impl Candidate {
+    /// Takes note of a packet; the best finding so far.
+    pub fn observe(&mut self, packet: &FlowPacket<'_>) -> Option<(Protocol, Finding)> {
+        // A confirmed flow belongs to its protocol: the others would only find look-alikes of it.
+        if let Some((protocol, Finding { confidence: Confidence::Confirmed, .. })) = self.best {
+            let outcome = match protocol {
+                Protocol::WireGuard => self.wireguard.observe(packet, &mut self.found[0]),
+                Protocol::OpenVpn => self.openvpn.observe(packet, &mut self.found[1]),
+                Protocol::Ipsec => self.ipsec.observe(packet, &mut self.found[2]),
+            };
+            if let Outcome::Match(finding) = outcome {
+                self.best = Some((protocol, finding));
+            }
+            return self.best;
+        }
+        let outcomes = [
+            (Protocol::WireGuard, self.wireguard.observe(packet, &mut self.found[0])),
+            (Protocol::Ipsec, self.ipsec.observe(packet, &mut self.found[2])),
+            (Protocol::OpenVpn, self.openvpn.observe(packet, &mut self.found[1])),
+        ];
+        for (protocol, outcome) in outcomes {
+            let Outcome::Match(finding) = outcome else { continue };
+            let better = match self.best {
+                None => true,
+                Some((known, best)) => known == protocol || finding.confidence > best.confidence,
+            };
+            if better {
+                self.best = Some((protocol, finding));
+            }
+        }
+        self.best
+    }
+
+    /// The best finding so far.
+    pub fn best(&self) -> Option<(Protocol, Finding)> {
+        self.best
+    }
+
+    /// Evidence for a protocol.
+    pub fn evidence(&self, protocol: Protocol) -> &EvidenceSet {
+        &self.found[protocol as usize]
+    }
+
+    /// What an IPsec flow says about its two hosts.
+    pub fn pair_facts(&self) -> Option<PairFacts> {
+        matches!(self.best, Some((Protocol::Ipsec, _))).then(|| self.ipsec.pair_facts())
+    }
+
+    /// A handshake between the same two hosts has been finished on another flow: IKE on port 500 or 4500
+    /// beside ESP. Says whether that changed anything.
+    pub fn raise_by_pair(&mut self, number: u64, time: i64) -> bool {
+        let Some((Protocol::Ipsec, finding)) = &mut self.best else { return false };
+        if finding.phase == Phase::Established || finding.phase == Phase::Attempt {
+            return false;
+        }
+        finding.phase = Phase::Established;
+        self.ipsec.raise();
+        self.found[Protocol::Ipsec as usize].add(&ipsec::SAME_HOSTS, number, time, 0, 0);
+        true
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Helpers for the modules' tests.
+    use super::*;
+
+    /// A UDP packet; runs are updated as the table would.
+    pub fn feed(
+        candidate: &mut Candidate,
+        runs: &mut [Run; 2],
+        packet: &FlowPacket<'_>,
+    ) -> Option<(Protocol, Finding)> {
+        runs[usize::from(packet.direction)].update(packet.payload, packet.length, packet.checksum_zero);
+        candidate.observe(&FlowPacket { runs, ..*packet })
+    }
+
+    /// A UDP packet with these bytes.
+    pub fn udp<'a>(payload: &'a [u8], direction: u8, number: u64, runs: &'a [Run; 2]) -> FlowPacket<'a> {
+        FlowPacket {
+            payload,
+            length: payload.len() as u32,
+            number,
+            time: 1_700_000_000_000_000_000 + number as i64 * 10_000_000,
+            direction,
+            transport: Transport::Udp,
+            ip_version: 4,
+            source_port: 40000,
+            destination_port: 50000,
+            checksum_zero: false,
+            sequence: 0,
+            stream_start: false,
+            runs,
+        }
+    }
+
+    #[test]
+    fn evidence_ids_are_unique_and_named_after_their_protocol() {
+        let ids: Vec<_> = evidence_kinds().map(|kind| kind.id).collect();
+        let mut unique = ids.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), ids.len());
+        for kind in evidence_kinds() {
+            assert!(kind.id.starts_with(kind.protocol.name()), "{}", kind.id);
+        }
+    }
+}

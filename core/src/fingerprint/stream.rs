@@ -1,0 +1,260 @@
+//! Records in a TCP stream: a u16 length, excluding itself, before each packet (OpenVPN over TCP).
+//!
+//! Kept of a direction is a cursor and at most the head of one record, never a stream. Loss inside the body
+//! of a record costs nothing; loss of a record's head ends the chain until a segment begins a new one.
+
+/// Bytes at the head of a record that fingerprints may look at: the longest reset (98 bytes) and some.
+const HEAD: usize = 112;
+/// Bytes of the length field.
+const PREFIX: usize = 2;
+/// Segments of a direction in which a chain is looked for in mid-stream.
+const TRIES: u8 = 16;
+/// Largest record believed when a chain is entered in mid-stream: a packet of a 1,500-byte tunnel and some.
+const LARGEST_MIDSTREAM: u32 = 2_048;
+/// Largest record believed in a chain that began at the stream's start (jumbo tunnels).
+const LARGEST: u32 = 16_384;
+
+/// The head of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Its first bytes, behind the length.
+    pub head: &'a [u8],
+    /// Its length, without the length field.
+    pub length: u32,
+    /// Its place in the chain, from 1.
+    pub place: u32,
+}
+
+/// Where one direction of a stream stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// In a chain.
+    synchronised: bool,
+    from_start: bool,
+    /// Sequence number of the next byte.
+    next: u32,
+    /// Bytes of the record under way that are still to come and need no look.
+    skip: u32,
+    /// Records of the chain so far.
+    records: u32,
+    tries: u8,
+    held: [u8; HEAD],
+    held_length: u8,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            synchronised: false,
+            from_start: false,
+            next: 0,
+            skip: 0,
+            records: 0,
+            tries: 0,
+            held: [0; HEAD],
+            held_length: 0,
+        }
+    }
+}
+
+impl Cursor {
+    /// Takes a segment's payload (`length` bytes on the wire) and gives each record whose head it completes.
+    /// `legal` says whether a record may have this length and first byte.
+    pub fn feed(
+        &mut self,
+        sequence: u32,
+        payload: &[u8],
+        length: u32,
+        at_start: bool,
+        legal: impl Fn(u32, Option<u8>) -> bool,
+        mut each: impl FnMut(Record<'_>),
+    ) {
+        if length == 0 {
+            return;
+        }
+        if at_start && !self.synchronised && self.tries == 0 {
+            *self = Self { synchronised: true, from_start: true, next: sequence, ..Self::default() };
+        }
+        let (mut payload, mut length) = (payload, length);
+        if self.synchronised {
+            let ahead = sequence.wrapping_sub(self.next) as i32;
+            if ahead < 0 {
+                // Sent again: only what lies behind the cursor is new.
+                let known = ahead.unsigned_abs();
+                if known >= length {
+                    return;
+                }
+                payload = payload.get(known as usize..).unwrap_or_default();
+                length -= known;
+            } else if ahead > 0 {
+                let missing = ahead.unsigned_abs();
+                if missing <= self.skip {
+                    self.skip -= missing;
+                } else {
+                    self.lose();
+                }
+                self.next = sequence;
+            }
+        }
+        if !self.synchronised {
+            if self.tries >= TRIES {
+                return;
+            }
+            self.tries += 1;
+            if !chain_closes(payload, length, &legal) {
+                return;
+            }
+            *self = Self { synchronised: true, next: sequence, tries: self.tries, ..Self::default() };
+        }
+        self.next = self.next.wrapping_add(length);
+        self.walk(payload, length, &legal, &mut each);
+    }
+
+    fn walk(
+        &mut self,
+        mut payload: &[u8],
+        mut length: u32,
+        legal: &impl Fn(u32, Option<u8>) -> bool,
+        each: &mut impl FnMut(Record<'_>),
+    ) {
+        let largest = if self.from_start { LARGEST } else { LARGEST_MIDSTREAM };
+        while length > 0 {
+            if self.skip > 0 {
+                let skipped = self.skip.min(length);
+                self.skip -= skipped;
+                length -= skipped;
+                payload = payload.get(skipped as usize..).unwrap_or_default();
+                continue;
+            }
+            // The head of a record: its length, then as much of it as fingerprints look at.
+            let held = usize::from(self.held_length);
+            let wanted =
+                if held < PREFIX { PREFIX } else { PREFIX + (self.record_length() as usize).min(HEAD - PREFIX) };
+            let take = (wanted - held).min(length as usize);
+            let captured = take.min(payload.len());
+            self.held[held..held + captured].copy_from_slice(&payload[..captured]);
+            self.held_length += captured as u8;
+            payload = payload.get(take..).unwrap_or_default();
+            length -= take as u32;
+            let held = usize::from(self.held_length);
+            let cut = captured < take;
+            if held < PREFIX {
+                if cut {
+                    return self.lose();
+                }
+                continue;
+            }
+            let record_length = self.record_length();
+            if !(1..=largest).contains(&record_length)
+                || !legal(record_length, self.held.get(PREFIX).copied().filter(|_| held > PREFIX))
+            {
+                return self.lose();
+            }
+            let complete = PREFIX + (record_length as usize).min(HEAD - PREFIX);
+            if held < complete && !cut {
+                continue;
+            }
+            self.records = self.records.saturating_add(1);
+            each(Record { head: &self.held[PREFIX..held], length: record_length, place: self.records });
+            let taken = if cut { held + (take - captured) } else { held };
+            self.skip = (PREFIX as u32 + record_length).saturating_sub(taken as u32);
+            self.held_length = 0;
+        }
+    }
+
+    fn record_length(&self) -> u32 {
+        u32::from(u16::from_be_bytes([self.held[0], self.held[1]]))
+    }
+
+    fn lose(&mut self) {
+        *self = Self { tries: self.tries, next: self.next, ..Self::default() };
+    }
+}
+
+/// Whether a segment is a whole number of legal records, or one that is longer than it.
+pub fn chain_closes(payload: &[u8], length: u32, legal: &impl Fn(u32, Option<u8>) -> bool) -> bool {
+    let mut at = 0_u32;
+    // A segment has room for many small records, but a chain this long has been proven.
+    for _ in 0..64 {
+        let Some(&[high, low, first]) = payload.get(at as usize..).and_then(|rest| rest.first_chunk::<3>()) else {
+            return false;
+        };
+        let record = u32::from(u16::from_be_bytes([high, low]));
+        if !(1..=LARGEST_MIDSTREAM).contains(&record) || !legal(record, Some(first)) {
+            return false;
+        }
+        at += PREFIX as u32 + record;
+        if at == length {
+            return true;
+        }
+        if at > length {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn collect(cursor: &mut Cursor, sequence: u32, bytes: &[u8], start: bool) -> Vec<(u32, Vec<u8>)> {
+        let mut records = Vec::new();
+        cursor.feed(
+            sequence,
+            bytes,
+            bytes.len() as u32,
+            start,
+            |_, _| true,
+            |record| {
+                records.push((record.length, record.head.to_vec()));
+            },
+        );
+        records
+    }
+
+    proptest! {
+        /// However a stream is cut into segments, in order or sent twice, its records are the same.
+        #[test]
+        fn segmentation_does_not_matter(
+            lengths in proptest::collection::vec(1_usize..400, 1..20),
+            cuts in proptest::collection::vec(1_usize..600, 1..40),
+            again: bool,
+        ) {
+            let mut stream = Vec::new();
+            for (number, &length) in lengths.iter().enumerate() {
+                stream.extend((length as u16).to_be_bytes());
+                stream.extend(vec![number as u8; length]);
+            }
+            let mut cursor = Cursor::default();
+            let (mut at, mut found, mut cuts) = (0, Vec::new(), cuts.into_iter().cycle());
+            while at < stream.len() {
+                let end = (at + cuts.next().unwrap_or(1)).min(stream.len());
+                found.extend(collect(&mut cursor, at as u32, &stream[at..end], at == 0));
+                if again {
+                    prop_assert!(collect(&mut cursor, at as u32, &stream[at..end], at == 0).is_empty());
+                }
+                at = end;
+            }
+            let expected: Vec<_> = lengths
+                .iter()
+                .enumerate()
+                .map(|(number, &length)| (length as u32, vec![number as u8; length.min(HEAD - PREFIX)]))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_gap_inside_a_body_costs_nothing_and_one_over_a_head_waits_for_a_new_chain() {
+        let record = |byte: u8| [&300_u16.to_be_bytes()[..], &[byte; 300]].concat();
+        let stream: Vec<u8> = (0..5).flat_map(record).collect();
+        let mut cursor = Cursor::default();
+        assert_eq!(collect(&mut cursor, 0, &stream[..150], true).len(), 1);
+        assert_eq!(collect(&mut cursor, 200, &stream[200..604], false).len(), 1);
+        // 604 to 700 missing: the third head is lost. The fourth begins at 906.
+        assert_eq!(collect(&mut cursor, 700, &stream[700..906], false).len(), 0);
+        assert_eq!(collect(&mut cursor, 906, &stream[906..], false).len(), 2);
+    }
+}

@@ -1,0 +1,137 @@
+//! The direction-free flow key and the shard it belongs to.
+
+use super::hash::mix;
+use super::shard::SHARDS;
+use crate::decode::{Packet, Transport};
+
+/// What beside the innermost five-tuple tells flows apart: the setting `flow.key`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyMode {
+    /// The innermost five-tuple alone.
+    #[default]
+    FiveTuple,
+    /// And the VLAN ids, for networks whose address plans overlap.
+    Vlan,
+    /// And every layer above the IP header.
+    Path,
+}
+
+impl KeyMode {
+    /// Reads the setting's value.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "five-tuple" => Some(Self::FiveTuple),
+            "+vlan" => Some(Self::Vlan),
+            "+path" => Some(Self::Path),
+            _ => None,
+        }
+    }
+}
+
+/// The innermost five-tuple without direction. ESP and AH have no ports: their key is the address pair and
+/// the protocol, since an SPI belongs to one direction and changes with every rekeying.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FlowKey {
+    /// The smaller (address, port).
+    pub low: [u8; 16],
+    /// The other one.
+    pub high: [u8; 16],
+    /// Port of `low`.
+    pub low_port: u16,
+    /// Port of `high`.
+    pub high_port: u16,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// VLAN ids or path, by [`KeyMode`]; 0 otherwise.
+    pub scope: u32,
+}
+
+impl FlowKey {
+    /// The packet's key, and whether its source is `low`.
+    pub fn of(packet: &Packet, mode: KeyMode) -> (Self, bool) {
+        let source = (packet.source, packet.source_port);
+        let destination = (packet.destination, packet.destination_port);
+        let from_low = source <= destination;
+        let (low, high) = if from_low { (source, destination) } else { (destination, source) };
+        let scope = match mode {
+            KeyMode::FiveTuple => 0,
+            KeyMode::Vlan => mix(0, packet.vlans.0) as u32,
+            KeyMode::Path => mix(packet.vlans.0, packet.path.0) as u32,
+        };
+        let key = Self {
+            low: low.0,
+            high: high.0,
+            low_port: low.1,
+            high_port: high.1,
+            transport: packet.transport,
+            ip_version: packet.ip_version,
+            scope,
+        };
+        (key, from_low)
+    }
+
+    /// Hash of the unordered address pair: flows between two hosts share it, whatever their ports.
+    pub fn pair_hash(&self, seed: u64) -> u64 {
+        let word = |bytes: &[u8; 16], at: usize| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(half)
+        };
+        // `low` and `high` are ordered by (address, port), so equal pairs come in one order unless the
+        // addresses are equal, and then the order does not matter.
+        let hash = mix(mix(seed, word(&self.low, 0)), word(&self.high, 0));
+        if self.ip_version == 4 { hash } else { mix(mix(hash, word(&self.low, 8)), word(&self.high, 8)) }
+    }
+
+    /// Hash of the whole key, from its [`Self::pair_hash`].
+    pub fn hash(&self, pair_hash: u64) -> u64 {
+        let ports = u64::from(self.low_port) << 48
+            | u64::from(self.high_port) << 32
+            | (self.transport as u64) << 8
+            | u64::from(self.ip_version);
+        mix(pair_hash ^ u64::from(self.scope) << 16, ports)
+    }
+
+    /// Which shard a [`Self::pair_hash`] belongs to.
+    pub fn shard(pair_hash: u64) -> usize {
+        (pair_hash >> 32) as usize % SHARDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(source: u8, source_port: u16, destination: u8, destination_port: u16) -> Packet {
+        let mut packet = Packet { source_port, destination_port, ip_version: 4, ..Packet::default() };
+        packet.source[0] = source;
+        packet.destination[0] = destination;
+        packet
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_have_one_key_and_the_ports_do_not_choose_the_shard(
+            a: u8, b: u8, ap: u16, bp: u16, other: u16,
+        ) {
+            let (there, low_there) = FlowKey::of(&packet(a, ap, b, bp), KeyMode::FiveTuple);
+            let (back, low_back) = FlowKey::of(&packet(b, bp, a, ap), KeyMode::FiveTuple);
+            prop_assert_eq!(there, back);
+            prop_assert!((a, ap) == (b, bp) || low_there != low_back);
+            let (beside, _) = FlowKey::of(&packet(b, other, a, ap), KeyMode::FiveTuple);
+            prop_assert_eq!(there.pair_hash(7), beside.pair_hash(7));
+        }
+    }
+
+    #[test]
+    fn the_mode_tells_vlans_and_paths_apart() {
+        let mut tagged = packet(1, 2, 3, 4);
+        tagged.vlans = crate::decode::Vlans(101);
+        for (mode, equal) in [(KeyMode::FiveTuple, true), (KeyMode::Vlan, false), (KeyMode::Path, false)] {
+            assert_eq!(FlowKey::of(&packet(1, 2, 3, 4), mode).0 == FlowKey::of(&tagged, mode).0, equal, "{mode:?}");
+        }
+    }
+}

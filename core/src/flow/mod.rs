@@ -1,0 +1,16 @@
+//! Flows: their key, their table, the clock that times them out, and what is reported about them.
+
+pub mod clock;
+pub mod community_id;
+mod hash;
+pub mod key;
+pub mod record;
+pub mod shard;
+mod table;
+mod wheel;
+
+pub use clock::PacketClock;
+pub use hash::{bytes as hash_bytes, mix};
+pub use key::{FlowKey, KeyMode};
+pub use record::{EndReason, FlowReport, Report};
+pub use shard::{Limits, SHARDS, Shard, ShardCounters};

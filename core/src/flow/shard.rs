@@ -1,0 +1,553 @@
+//! A shard: the flows between some of the host pairs, with a fixed share of every bound.
+//!
+//! There are always 64 of them, whatever the number of workers, so what is kept, timed out and pushed out does
+//! not depend on it. A pair of hosts meets in one shard: fragments, ESP beside IKE, port 500 beside 4500.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::FlowKey;
+use super::hash::mix;
+use super::record::{EndReason, FlowReport, Report};
+use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
+use crate::decode::{Packet, Transport, tcp_flags};
+use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol, Run};
+
+/// Logical shards.
+pub const SHARDS: usize = 64;
+const SECOND: i64 = 1_000_000_000;
+/// TCP payloads of a direction in which a fingerprint is looked for.
+const SEGMENTS_LOOKED_AT: u8 = 16;
+/// Flows of one host pair that know of each other.
+const FLOWS_OF_A_PAIR: usize = 16;
+
+/// Settings of a shard: its share of the engine's.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Least confidence that is reported.
+    pub min_confidence: Confidence,
+    /// Undecided flows.
+    pub undecided: usize,
+    /// Flows in phase attempt.
+    pub attempts: usize,
+    /// Recognised flows past attempt.
+    pub recognised: usize,
+    /// Nanoseconds between updates of a flow.
+    pub update_interval: i64,
+    /// Packet counts of a flow at which a report is wanted.
+    pub packet_milestones: Vec<u64>,
+    /// Durations (nanoseconds, ascending) of a flow at which a report is wanted.
+    pub duration_milestones: Vec<i64>,
+}
+
+/// What a shard counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardCounters {
+    /// Packets that belong to a flow.
+    pub packets: u64,
+    /// Flows begun.
+    pub created: u64,
+    /// Flows recognised at the least confidence.
+    pub recognised: u64,
+    /// Flows in each pool now.
+    pub active: [u64; 3],
+    /// Pushed out while undecided.
+    pub evicted_undecided: u64,
+    /// Pushed out in phase attempt.
+    pub evicted_attempts: u64,
+    /// Recognised flows not reported because their pool was full.
+    pub unreported: u64,
+    /// Clear L2TP control connections begun (SCCRQ seen): counted, never reported.
+    pub clear_l2tp: u64,
+}
+
+impl ShardCounters {
+    /// Adds another shard's.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.created += other.created;
+        self.recognised += other.recognised;
+        for (sum, value) in self.active.iter_mut().zip(other.active) {
+            *sum += value;
+        }
+        self.evicted_undecided += other.evicted_undecided;
+        self.evicted_attempts += other.evicted_attempts;
+        self.unreported += other.unreported;
+        self.clear_l2tp += other.clear_l2tp;
+    }
+}
+
+/// A decoded packet on its way to its shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Routed {
+    /// What was decoded.
+    pub packet: Packet,
+    /// Its flow key.
+    pub key: FlowKey,
+    /// Hash of the key.
+    pub hash: u64,
+    /// Hash of the host pair.
+    pub pair: u64,
+    /// Its source is the key's `low` end.
+    pub from_low: bool,
+    /// Number of its frame.
+    pub number: u64,
+    /// Its own time.
+    pub time: i64,
+    /// Packet clock when it came.
+    pub now: i64,
+}
+
+/// IPsec flows between two hosts.
+#[derive(Default)]
+struct Pair {
+    facts: PairFacts,
+    slots: Vec<u32>,
+}
+
+/// One shard.
+pub struct Shard {
+    number: usize,
+    limits: Limits,
+    table: Table,
+    counters: ShardCounters,
+    pairs: BTreeMap<u64, Pair>,
+    /// Attempts in the order in which they came; entries may be stale.
+    attempts: VecDeque<(u32, u32)>,
+    generation: u32,
+    chain: u64,
+    due: Vec<u32>,
+    reports: Vec<FlowReport>,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(number: usize, limits: Limits) -> Self {
+        Self {
+            number,
+            limits,
+            table: Table::default(),
+            counters: ShardCounters::default(),
+            pairs: BTreeMap::new(),
+            attempts: VecDeque::new(),
+            generation: 0,
+            chain: 0,
+            due: Vec::new(),
+            reports: Vec::new(),
+        }
+    }
+
+    /// A new capture begins; `chain` names it in flow ids.
+    pub fn begin(&mut self, chain: u64) {
+        self.chain = chain;
+        self.table.clear();
+        self.pairs.clear();
+        self.attempts.clear();
+        self.counters.active = [0; 3];
+    }
+
+    /// Counters since the shard was made.
+    pub fn counters(&self) -> ShardCounters {
+        self.counters
+    }
+
+    /// Reports made since the last call.
+    pub fn take_reports(&mut self) -> Vec<FlowReport> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Tags the flow behind a handle, if it still runs.
+    pub fn set_tag(&mut self, handle: u64, tag: u32) {
+        let (slot, generation) = ((handle >> 6) as u32 & 0x03ff_ffff, (handle >> 32) as u32);
+        if let Some(tracked) = self.table.get_mut(slot).and_then(|flow| flow.tracked.as_mut())
+            && tracked.generation == generation
+        {
+            tracked.tag = tag;
+        }
+    }
+
+    /// The clock has reached another second: idle flows end.
+    pub fn tick(&mut self, number: u64, now: i64) {
+        let mut due = std::mem::take(&mut self.due);
+        due.clear();
+        self.table.advance(now, &mut due);
+        for &slot in &due {
+            let deadline = deadline(self.table.flow(slot));
+            if now > deadline {
+                let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
+                self.end(slot, false, number, now, reason);
+            } else {
+                self.table.put_back(slot, deadline);
+            }
+        }
+        self.due = due;
+    }
+
+    /// The capture is over: every flow ends.
+    pub fn finish(&mut self, number: u64, now: i64) {
+        for slot in self.table.slots() {
+            let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+            self.end(slot, true, number, now, reason);
+        }
+        self.table.clear();
+        self.pairs.clear();
+        self.attempts.clear();
+    }
+
+    /// A packet of one of this shard's flows; `payload` is what was captured of it.
+    pub fn packet(&mut self, routed: &Routed, payload: &[u8]) {
+        self.counters.packets += 1;
+        let slot = self.slot(routed);
+        let packet = &routed.packet;
+        let flow = self.table.flow_mut(slot);
+        let direction = u8::from(routed.from_low != flow.first_is_low);
+        let own = usize::from(direction);
+        let first_of_direction = flow.packets[own] == 0;
+        flow.packets[own] += 1;
+        flow.bytes[own] += u64::from(packet.ip_length);
+        flow.end = flow.end.max(routed.time);
+        flow.seen = routed.now;
+        let stream_start = note_segment(flow, packet, own);
+        if let Track::Datagrams(runs) = &mut flow.track
+            && packet.transport == Transport::Udp
+        {
+            runs[own].update(payload, packet.payload_length, packet.udp_checksum_zero);
+        }
+        let no_runs = [Run::default(); 2];
+        let looked_at = FlowPacket {
+            payload,
+            length: packet.payload_length,
+            number: routed.number,
+            time: routed.time,
+            direction,
+            transport: packet.transport,
+            ip_version: packet.ip_version,
+            source_port: packet.source_port,
+            destination_port: packet.destination_port,
+            checksum_zero: packet.udp_checksum_zero,
+            sequence: packet.tcp_sequence,
+            stream_start,
+            runs: match &flow.track {
+                Track::Datagrams(runs) => runs,
+                Track::Stream(_) => &no_runs,
+            },
+        };
+        if flow.tracked.is_none() {
+            if !worth_a_look(&flow.track, own) || !fingerprint::screen(&looked_at) {
+                if is_l2tp_opening(&looked_at) {
+                    self.counters.clear_l2tp += 1;
+                }
+                self.close_if_ended(slot, routed.now);
+                return;
+            }
+            self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
+            flow.tracked = Some(Box::new(Tracked {
+                candidate: Candidate::default(),
+                reported: None,
+                tag: 0,
+                generation: self.generation,
+                next_update: 0,
+                durations: 0,
+            }));
+        }
+        if let Some(tracked) = flow.tracked.as_mut() {
+            let found = tracked.candidate.observe(&looked_at);
+            let facts = tracked.candidate.pair_facts();
+            let known = tracked.reported;
+            self.report(slot, routed, found, known, first_of_direction);
+            if let Some(facts) = facts {
+                self.join_pair(slot, routed, facts);
+            }
+        }
+        self.close_if_ended(slot, routed.now);
+    }
+
+    /// The slot of a packet's flow, which begins where there is none.
+    fn slot(&mut self, routed: &Routed) -> u32 {
+        if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+            let flow = self.table.flow(slot);
+            let reopened =
+                flow.closed() && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+            if routed.now <= deadline(flow) && !reopened {
+                return slot;
+            }
+            let reason = if flow.closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
+            self.end(slot, true, routed.number, routed.now, reason);
+        }
+        if self.counters.active[Pool::Undecided as usize] as usize >= self.limits.undecided
+            && let Some(victim) = self.table.undecided_victim()
+        {
+            self.counters.evicted_undecided += 1;
+            self.end(victim, true, routed.number, routed.now, EndReason::LackOfResources);
+        }
+        self.counters.created += 1;
+        self.counters.active[Pool::Undecided as usize] += 1;
+        let flow = Flow {
+            key: routed.key,
+            hash: routed.hash,
+            first_number: routed.number,
+            start: routed.time,
+            end: routed.time,
+            seen: routed.now,
+            path: routed.packet.path,
+            vlans: routed.packet.vlans,
+            first_is_low: routed.from_low,
+            track: match routed.packet.transport {
+                Transport::Tcp => Track::Stream(Segments::default()),
+                _ => Track::default(),
+            },
+            ..Flow::default()
+        };
+        let first_deadline = deadline(&flow);
+        self.table.insert(flow, first_deadline)
+    }
+
+    /// Reports what a packet brought about.
+    fn report(
+        &mut self,
+        slot: u32,
+        routed: &Routed,
+        found: Option<(Protocol, Finding)>,
+        known: Option<(Protocol, Finding)>,
+        first_of_direction: bool,
+    ) {
+        let Some((protocol, finding)) = found.filter(|(_, finding)| finding.confidence >= self.limits.min_confidence)
+        else {
+            return;
+        };
+        let report = match known {
+            None => Report::Recognised,
+            Some(known) if known != (protocol, finding) => Report::Changed,
+            Some(_) => match self.due_report(slot, routed.now, first_of_direction) {
+                Some(report) => report,
+                None => return,
+            },
+        };
+        if !self.enter_pool(slot, finding.phase, routed) {
+            if known.is_none() {
+                self.counters.unreported += 1;
+            }
+            return;
+        }
+        let limits = &self.limits;
+        let flow = self.table.flow_mut(slot);
+        let duration = routed.now.saturating_sub(flow.start);
+        if let Some(tracked) = flow.tracked.as_mut() {
+            if known.is_none() {
+                self.counters.recognised += 1;
+                tracked.next_update = routed.now.saturating_add(limits.update_interval);
+            } else if report == Report::Update {
+                tracked.next_update = routed.now.saturating_add(limits.update_interval);
+            }
+            tracked.durations =
+                limits.duration_milestones.iter().take_while(|&&passed| passed <= duration).count() as u8;
+            tracked.reported = Some((protocol, finding));
+        }
+        self.push_report(slot, report, routed.number, routed.now, None);
+    }
+
+    /// Whether a flow that is known and has not changed is due for a report all the same.
+    fn due_report(&self, slot: u32, now: i64, first_of_direction: bool) -> Option<Report> {
+        let flow = self.table.flow(slot);
+        let tracked = flow.tracked.as_ref()?;
+        let packets = flow.packets[0] + flow.packets[1];
+        let next_duration = self.limits.duration_milestones.get(usize::from(tracked.durations));
+        if self.limits.packet_milestones.contains(&packets)
+            || (first_of_direction && !self.limits.packet_milestones.is_empty())
+            || next_duration.is_some_and(|&next| now.saturating_sub(flow.start) >= next)
+        {
+            return Some(Report::Milestone);
+        }
+        (now >= tracked.next_update).then_some(Report::Update)
+    }
+
+    /// Moves a flow to the pool of its phase; false when that pool is full and the flow is not in one yet.
+    fn enter_pool(&mut self, slot: u32, phase: Phase, routed: &Routed) -> bool {
+        let wanted = if phase == Phase::Attempt { Pool::Attempt } else { Pool::Recognised };
+        let flow = self.table.flow(slot);
+        let pool = flow.pool;
+        if pool == wanted || pool == Pool::Recognised {
+            return true;
+        }
+        if wanted == Pool::Recognised
+            && self.counters.active[Pool::Recognised as usize] as usize >= self.limits.recognised
+        {
+            return pool == Pool::Attempt;
+        }
+        if wanted == Pool::Attempt {
+            if self.counters.active[Pool::Attempt as usize] as usize >= self.limits.attempts {
+                self.evict_attempt(routed);
+            }
+            let generation = self.table.flow(slot).tracked.as_ref().map_or(0, |tracked| tracked.generation);
+            self.attempts.push_back((slot, generation));
+            if self.attempts.len() > 2 * self.limits.attempts + 64 {
+                self.forget_stale_attempts();
+            }
+        }
+        let flow = self.table.flow_mut(slot);
+        flow.pool = wanted;
+        self.counters.active[pool as usize] -= 1;
+        self.counters.active[wanted as usize] += 1;
+        true
+    }
+
+    fn is_attempt(&self, slot: u32, generation: u32) -> bool {
+        let flow = self.table.flow(slot);
+        flow.pool == Pool::Attempt && flow.tracked.as_ref().is_some_and(|tracked| tracked.generation == generation)
+    }
+
+    fn forget_stale_attempts(&mut self) {
+        let mut attempts = std::mem::take(&mut self.attempts);
+        attempts.retain(|&(slot, generation)| self.is_attempt(slot, generation));
+        self.attempts = attempts;
+    }
+
+    fn evict_attempt(&mut self, routed: &Routed) {
+        while let Some((slot, generation)) = self.attempts.pop_front() {
+            if self.is_attempt(slot, generation) {
+                self.counters.evicted_attempts += 1;
+                self.end(slot, true, routed.number, routed.now, EndReason::LackOfResources);
+                return;
+            }
+        }
+    }
+
+    /// Lets the IPsec flows between two hosts know of each other.
+    fn join_pair(&mut self, slot: u32, routed: &Routed, facts: PairFacts) {
+        if self.table.flow(slot).tracked.as_ref().is_none_or(|tracked| tracked.reported.is_none()) {
+            return;
+        }
+        let pair = self.pairs.entry(routed.pair).or_default();
+        let joined = pair.facts.join(facts);
+        let newcomer = !pair.slots.contains(&slot) && pair.slots.len() < FLOWS_OF_A_PAIR;
+        if !newcomer && joined == pair.facts {
+            return;
+        }
+        pair.facts = joined;
+        if newcomer {
+            pair.slots.push(slot);
+        }
+        if !joined.established() {
+            return;
+        }
+        for slot in pair.slots.clone() {
+            let Some(tracked) = self.table.get_mut(slot).and_then(|flow| flow.tracked.as_mut()) else { continue };
+            if tracked.candidate.raise_by_pair(routed.number, routed.now) {
+                tracked.reported = tracked.candidate.best();
+                self.push_report(slot, Report::Changed, routed.number, routed.now, None);
+            }
+        }
+    }
+
+    /// Closed streams linger for a moment, for what is still on its way.
+    fn close_if_ended(&mut self, slot: u32, now: i64) {
+        let flow = self.table.flow(slot);
+        if flow.closed() && flow.seen == now && flow.closing & 8 == 0 {
+            let first_deadline = deadline(flow);
+            self.table.flow_mut(slot).closing |= 8;
+            self.table.reschedule(slot, first_deadline);
+        }
+    }
+
+    /// Takes a flow out, and reports its end if it had been reported.
+    fn end(&mut self, slot: u32, linked: bool, number: u64, now: i64, reason: EndReason) {
+        let reported = self.table.flow(slot).tracked.as_ref().is_some_and(|tracked| tracked.reported.is_some());
+        if reported {
+            self.push_report(slot, Report::Ended, number, now, Some(reason));
+        }
+        let flow = self.table.remove(slot, linked);
+        self.counters.active[flow.pool as usize] -= 1;
+        if flow.tracked.is_some() {
+            let pair = flow.key.pair_hash(0);
+            if let Some(members) = self.pairs.get_mut(&pair) {
+                members.slots.retain(|&member| member != slot);
+                if members.slots.is_empty() {
+                    self.pairs.remove(&pair);
+                }
+            }
+        }
+    }
+
+    fn push_report(&mut self, slot: u32, report: Report, number: u64, now: i64, end_reason: Option<EndReason>) {
+        let flow = self.table.flow(slot);
+        let Some(tracked) = flow.tracked.as_ref() else { return };
+        let Some((protocol, finding)) = tracked.reported else { return };
+        self.reports.push(FlowReport {
+            report,
+            number,
+            time: now,
+            flow_id: flow_id(self.chain, flow),
+            handle: u64::from(tracked.generation) << 32 | u64::from(slot) << 6 | self.number as u64,
+            tag: tracked.tag,
+            key: flow.key,
+            first_is_low: flow.first_is_low,
+            vlans: flow.vlans,
+            path: flow.path,
+            protocol,
+            finding,
+            evidence: tracked.candidate.evidence(protocol).clone(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            start: flow.start,
+            end: flow.end,
+            end_reason,
+        });
+    }
+}
+
+/// 63 bits that name a flow: the capture, the key and the number of its first packet.
+fn flow_id(chain: u64, flow: &Flow) -> u64 {
+    mix(mix(chain, flow.key.hash(flow.key.pair_hash(0))), flow.first_number) >> 1
+}
+
+/// When a flow ends if nothing comes: idle timeouts by what is known of it.
+fn deadline(flow: &Flow) -> i64 {
+    let seconds = if flow.closed() {
+        10
+    } else {
+        match (flow.pool, flow.tracked.as_ref().and_then(|tracked| tracked.reported)) {
+            (Pool::Undecided, _) | (_, None) => 60,
+            (_, Some((Protocol::Ipsec, _))) => 3600,
+            _ if flow.key.transport == Transport::Tcp => 1800,
+            _ => 600,
+        }
+    };
+    flow.seen.saturating_add(seconds * SECOND)
+}
+
+/// TCP: notes openings and closings; whether this payload is the first of its direction.
+fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
+    let Track::Stream(segments) = &mut flow.track else { return false };
+    let flags = packet.tcp_flags;
+    if flags & tcp_flags::SYN != 0 {
+        // Data may come with the SYN (RFC 7413), and begins behind it.
+        segments.start[own] = Some(packet.tcp_sequence.wrapping_add(1));
+    }
+    if flags & tcp_flags::FIN != 0 {
+        flow.closing |= 1 << own;
+    }
+    if flags & tcp_flags::RST != 0 {
+        flow.closing |= 4;
+    }
+    if packet.payload_length > 0 {
+        segments.looked[own] = segments.looked[own].saturating_add(1);
+    }
+    flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
+}
+
+fn worth_a_look(track: &Track, own: usize) -> bool {
+    match track {
+        Track::Datagrams(_) => true,
+        Track::Stream(segments) => segments.looked[own] <= SEGMENTS_LOOKED_AT,
+    }
+}
+
+/// A clear L2TP Start-Control-Connection-Request (RFC 2661, 3.1, 4.4.1, 6.1): T, L and S set, version 2, its own
+/// length, tunnel 0, and first the message type AVP with value 1.
+fn is_l2tp_opening(packet: &FlowPacket<'_>) -> bool {
+    packet.transport == Transport::Udp
+        && packet.on_port(1701)
+        && packet.u16(0).is_some_and(|flags| flags & 0xcb0f == 0xc802)
+        && packet.u16(2).map(u32::from) == Some(packet.length)
+        && packet.u16(4) == Some(0)
+        && packet.u64(12) == Some(0x8008_0000_0000_0001)
+}

@@ -1,0 +1,417 @@
+//! The Python module `classifier._core`: conversions and error mapping, nothing else. Documentation is in the stub.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
+
+use crate::capture;
+use crate::decode::{self, EncapLayer, Transport};
+use crate::engine::{self, Settings};
+use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
+use crate::flow::community_id::community_id;
+use crate::flow::{EndReason, FlowReport, KeyMode, Report};
+
+create_exception!(_core, CaptureError, PyException, "A capture could not be read (any further).");
+
+fn capture_error(py: Python<'_>, name: &str, error: &capture::CaptureError) -> PyErr {
+    let exception = CaptureError::new_err(format!("{name}: {error}"));
+    let value = exception.value(py);
+    let set = value
+        .setattr("reason", error.reason.as_str())
+        .and_then(|()| value.setattr("path", name))
+        .and_then(|()| value.setattr("offset", error.offset))
+        .and_then(|()| value.setattr("found", error.found.as_str()))
+        .and_then(|()| value.setattr("expected", error.expected.as_str()));
+    match set {
+        Ok(()) => exception,
+        Err(other) => other,
+    }
+}
+
+/// One row of the evidence table.
+#[pyclass(frozen, module = "classifier._core")]
+struct EvidenceKind(&'static fingerprint::EvidenceKind);
+
+#[pymethods]
+impl EvidenceKind {
+    #[getter]
+    fn id(&self) -> &'static str {
+        self.0.id
+    }
+
+    #[getter]
+    fn protocol(&self) -> &'static str {
+        self.0.protocol.name()
+    }
+
+    #[getter]
+    fn bits(&self) -> u16 {
+        self.0.bits
+    }
+
+    #[getter]
+    fn fact(&self) -> &'static str {
+        self.0.fact
+    }
+
+    #[getter]
+    fn source(&self) -> &'static str {
+        self.0.source
+    }
+
+    fn __repr__(&self) -> String {
+        format!("EvidenceKind({:?}, {} bits)", self.0.id, self.0.bits)
+    }
+}
+
+/// Reports as columns.
+#[pyclass(frozen, module = "classifier._core")]
+struct FlowBatch(Vec<FlowReport>);
+
+impl FlowBatch {
+    fn column<'py, T: IntoPyObject<'py>>(
+        &self,
+        py: Python<'py>,
+        value: impl Fn(&FlowReport) -> T,
+    ) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.0.iter().map(value))
+    }
+}
+
+fn address_text(address: &[u8]) -> String {
+    if let Ok(octets) = <[u8; 4]>::try_from(address) {
+        std::net::Ipv4Addr::from(octets).to_string()
+    } else if let Ok(octets) = <[u8; 16]>::try_from(address) {
+        std::net::Ipv6Addr::from(octets).to_string()
+    } else {
+        String::new()
+    }
+}
+
+fn has_ports(report: &FlowReport) -> bool {
+    matches!(report.key.transport, Transport::Tcp | Transport::Udp)
+}
+
+#[pymethods]
+impl FlowBatch {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    #[getter]
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.report.name())
+    }
+
+    #[getter]
+    fn number<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.number)
+    }
+
+    #[getter]
+    fn time_ns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.time)
+    }
+
+    #[getter]
+    fn flow_id<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.flow_id)
+    }
+
+    #[getter]
+    fn community_id<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| community_id(&row.key))
+    }
+
+    #[getter]
+    fn handle<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.handle)
+    }
+
+    #[getter]
+    fn tag<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.tag)
+    }
+
+    #[getter]
+    fn source<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| PyBytes::new(py, row.ends()[0].0))
+    }
+
+    #[getter]
+    fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| PyBytes::new(py, row.ends()[1].0))
+    }
+
+    #[getter]
+    fn source_ip<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| address_text(row.ends()[0].0))
+    }
+
+    #[getter]
+    fn destination_ip<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| address_text(row.ends()[1].0))
+    }
+
+    #[getter]
+    fn source_port<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| has_ports(row).then(|| row.ends()[0].1))
+    }
+
+    #[getter]
+    fn destination_port<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| has_ports(row).then(|| row.ends()[1].1))
+    }
+
+    #[getter]
+    fn transport<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.key.transport.name())
+    }
+
+    #[getter]
+    fn vlan<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.vlans.ids().collect::<Vec<_>>())
+    }
+
+    #[getter]
+    fn encap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.path.layers().map(EncapLayer::name).collect::<Vec<_>>())
+    }
+
+    #[getter]
+    fn protocol<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.protocol.name())
+    }
+
+    #[getter]
+    fn variant<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.finding.variant.name())
+    }
+
+    #[getter]
+    fn confidence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.finding.confidence.name())
+    }
+
+    #[getter]
+    fn phase<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.finding.phase.name())
+    }
+
+    #[getter]
+    fn oneway<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.packets.contains(&0))
+    }
+
+    #[getter]
+    fn midflow<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.finding.midflow)
+    }
+
+    #[getter]
+    fn flipped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.initiator() == 1)
+    }
+
+    #[getter]
+    fn evidence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| {
+            let initiator = row.initiator();
+            row.evidence
+                .items()
+                .iter()
+                .map(|item| {
+                    let direction = if item.direction == initiator { "to_server" } else { "to_client" };
+                    (item.kind.id, item.bits(), item.packet, item.time, direction, item.length, item.count)
+                })
+                .collect::<Vec<_>>()
+        })
+    }
+
+    #[getter]
+    fn ruled_out<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.evidence.ruled_out().map(LookAlike::name).collect::<Vec<_>>())
+    }
+
+    #[getter]
+    fn packets_to_server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.packets[usize::from(row.initiator())])
+    }
+
+    #[getter]
+    fn packets_to_client<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.packets[usize::from(row.initiator() ^ 1)])
+    }
+
+    #[getter]
+    fn bytes_to_server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.bytes[usize::from(row.initiator())])
+    }
+
+    #[getter]
+    fn bytes_to_client<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.bytes[usize::from(row.initiator() ^ 1)])
+    }
+
+    #[getter]
+    fn start_ns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.start)
+    }
+
+    #[getter]
+    fn end_ns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.end)
+    }
+
+    #[getter]
+    fn end_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.end_reason.map(EndReason::name))
+    }
+}
+
+/// Replays captures, one after the other.
+#[pyclass(frozen, module = "classifier._core")]
+struct Engine(Mutex<State>);
+
+struct State {
+    engine: engine::Engine,
+    /// Of the current capture, for errors.
+    name: String,
+}
+
+impl Engine {
+    /// Works on the engine without the interpreter lock: who waits for the engine must not hold it.
+    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut State) -> R + Send) -> R {
+        py.detach(|| work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn setting_error(error: &engine::SettingError) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+fn parse<T>(setting: &'static str, expected: &'static str, value: Option<T>) -> PyResult<T> {
+    value.ok_or_else(|| setting_error(&engine::SettingError { setting, expected }))
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (
+        *, workers = 1, min_confidence = "likely", flow_key = "five-tuple", update_interval_s = 1800,
+        packet_milestones = Vec::new(), duration_milestones_s = Vec::new(), max_undecided = 1_048_576,
+        max_attempts = 65_536, max_recognised = 262_144
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    fn new(
+        workers: usize,
+        min_confidence: &str,
+        flow_key: &str,
+        update_interval_s: u32,
+        packet_milestones: Vec<u64>,
+        duration_milestones_s: Vec<f64>,
+        max_undecided: usize,
+        max_attempts: usize,
+        max_recognised: usize,
+    ) -> PyResult<Self> {
+        let confidence = Confidence::ALL.into_iter().find(|level| level.name() == min_confidence);
+        let engine = engine::Engine::new(Settings {
+            workers,
+            key_mode: parse("flow_key", "\"five-tuple\", \"+vlan\" or \"+path\"", KeyMode::parse(flow_key))?,
+            min_confidence: parse("min_confidence", "\"possible\", \"likely\" or \"confirmed\"", confidence)?,
+            max_undecided,
+            max_attempts,
+            max_recognised,
+            update_interval: update_interval_s,
+            packet_milestones,
+            duration_milestones: duration_milestones_s.into_iter().map(|seconds| (seconds * 1e9) as i64).collect(),
+        })
+        .map_err(|error| setting_error(&error))?;
+        Ok(Self(Mutex::new(State { engine, name: String::new() })))
+    }
+
+    fn open(&self, py: Python<'_>, path: &str, name: &str) -> PyResult<()> {
+        let opened = self.with(py, |state| {
+            if state.engine.is_busy() {
+                return None;
+            }
+            name.clone_into(&mut state.name);
+            Some(state.engine.open(Path::new(path), name))
+        });
+        match opened {
+            None => Err(PyRuntimeError::new_err("open: the capture before is not finished; poll until None")),
+            Some(Ok(())) => Ok(()),
+            // Opening standard input waits for its first bytes: a signal may have ended the wait.
+            Some(Err(error)) => Err(py.check_signals().err().unwrap_or_else(|| capture_error(py, name, &error))),
+        }
+    }
+
+    #[pyo3(signature = (max_ms = 100))]
+    fn poll(&self, py: Python<'_>, max_ms: u64) -> PyResult<Option<FlowBatch>> {
+        py.check_signals()?;
+        self.with(py, |state| {
+            let polled = state.engine.poll(Duration::from_millis(max_ms));
+            polled.map_err(|error| (state.name.clone(), error))
+        })
+        .map(|reports| reports.map(FlowBatch))
+        .map_err(|(name, error)| capture_error(py, &name, &error))
+    }
+
+    fn set_tags(&self, py: Python<'_>, handles: Vec<u64>, tags: Vec<u32>) -> PyResult<()> {
+        if handles.len() != tags.len() {
+            return Err(PyValueError::new_err("set_tags: as many tags as handles are needed"));
+        }
+        self.with(py, |state| {
+            let tagged = state.engine.set_tags(handles.into_iter().zip(tags).collect());
+            tagged.map_err(|error| (state.name.clone(), error))
+        })
+        .map_err(|(name, error)| capture_error(py, &name, &error))
+    }
+
+    fn finish(&self, py: Python<'_>) {
+        self.with(py, |state| state.engine.finish());
+    }
+
+    fn progress(&self, py: Python<'_>) -> (u64, Option<u64>) {
+        self.with(py, |state| state.engine.progress())
+    }
+
+    fn link_types(&self, py: Python<'_>) -> Vec<(u16, &'static str, u64, bool)> {
+        self.with(py, |state| {
+            let types = state.engine.link_types().iter();
+            types.map(|&(link, frames)| (link.0, link.name(), frames, decode::link_type_is_supported(link))).collect()
+        })
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.with(py, |state| state.engine.stats()).into_py_dict(py)
+    }
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let names = |names: Vec<&'static str>| PyTuple::new(py, names);
+    module.add("version", env!("CARGO_PKG_VERSION"))?;
+    module.add("PROTOCOLS", names(Protocol::ALL.map(Protocol::name).to_vec())?)?;
+    module.add("VARIANTS", names(Variant::ALL.iter().map(|variant| variant.name()).collect())?)?;
+    module.add("CONFIDENCES", names(Confidence::ALL.map(Confidence::name).to_vec())?)?;
+    module.add("PHASES", names(Phase::ALL.map(Phase::name).to_vec())?)?;
+    module.add("TRANSPORTS", names(Transport::ALL.map(Transport::name).to_vec())?)?;
+    module.add("REPORTS", names(Report::ALL.map(Report::name).to_vec())?)?;
+    module.add("END_REASONS", names(EndReason::ALL.map(EndReason::name).to_vec())?)?;
+    module.add("LAYERS", names(EncapLayer::ALL.map(EncapLayer::name).to_vec())?)?;
+    module.add("RULED_OUT", names(LookAlike::ALL.iter().map(|look_alike| look_alike.name()).collect())?)?;
+    let kinds =
+        fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;
+    module.add("EVIDENCE", PyTuple::new(py, kinds)?)?;
+    module.add("CaptureError", py.get_type::<CaptureError>())?;
+    module.add_class::<EvidenceKind>()?;
+    module.add_class::<FlowBatch>()?;
+    module.add_class::<Engine>()
+}

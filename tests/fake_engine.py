@@ -1,0 +1,175 @@
+"""A stand-in for the compiled engine: captures are lists of batches, written by hand.
+
+It keeps the contract of `_core.pyi` as far as the Python side relies on it: a batch shows the tag that a
+flow had before the batch, handles end with their flow, an error is raised once, and `finish` cuts a
+capture short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any, cast
+
+from classifier import _core
+from classifier.inputs import Inputs
+
+SECOND = 1_000_000_000
+T0 = 1_772_366_400 * SECOND  # 2026-03-01T12:00:00Z
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch; the defaults are an established WireGuard flow that is seen for the first time."""
+
+    report: str = "recognised"
+    number: int = 1
+    time_ns: int = T0
+    flow_id: int = 1
+    community_id: str = "1:AAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    source_ip: str = "192.0.2.10"
+    destination_ip: str = "198.51.100.20"
+    source_port: int | None = 51820
+    destination_port: int | None = 51820
+    transport: str = "UDP"
+    vlan: list[int] = field(default_factory=list)
+    encap: list[str] = field(default_factory=lambda: ["ethernet", "ipv4"])
+    protocol: str = "wireguard"
+    variant: str = "wireguard"
+    confidence: str = "confirmed"
+    phase: str = "established"
+    oneway: bool = False
+    midflow: bool = False
+    flipped: bool = False
+    evidence: list[tuple[str, int, int, int, str, int, int]] = field(
+        default_factory=lambda: [("wireguard.initiation", 161, 1, T0, "to_server", 148, 1)]
+    )
+    ruled_out: list[str] = field(default_factory=list)
+    packets_to_server: int = 10
+    packets_to_client: int = 9
+    bytes_to_server: int = 1_000
+    bytes_to_client: int = 900
+    start_ns: int = T0
+    end_ns: int = T0 + SECOND
+    end_reason: str | None = None
+
+    @property
+    def handle(self) -> int:
+        return self.flow_id + 1_000
+
+    @property
+    def source(self) -> bytes:
+        return ip_address(self.source_ip).packed
+
+    @property
+    def destination(self) -> bytes:
+        return ip_address(self.destination_ip).packed
+
+    def then(self, report: str, seconds: float = 1, **changes: Any) -> Row:
+        """A later report about the same flow."""
+        time_ns = self.time_ns + int(seconds * SECOND)
+        if report == "ended":
+            changes.setdefault("end_reason", "idle_timeout")
+        changes.setdefault("end_ns", time_ns)
+        return replace(self, report=report, time_ns=time_ns, number=self.number + 1, **changes)
+
+
+class FakeBatch:
+    """The columns of some rows."""
+
+    def __init__(self, rows: Sequence[Row], tags: dict[int, int]) -> None:
+        self._rows = rows
+        self.tag = [tags.get(row.handle, 0) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getattr__(self, column: str) -> list[Any]:
+        return [getattr(row, column) for row in self._rows]
+
+
+Step = Sequence[Row] | Exception
+
+
+class FakeEngine:
+    """Plays captures that were written down as steps: rows of a batch, or an error."""
+
+    def __init__(self, captures: dict[str, Sequence[Step] | Exception]) -> None:
+        self.captures = captures
+        self.settings: dict[str, Any] = {}
+        self.tags: dict[int, int] = {}
+        self.finished = False
+        self.frames = 0
+        self._steps: list[Step] = []
+
+    def __call__(self, **settings: Any) -> FakeEngine:
+        """Takes the place of the class `_core.Engine`."""
+        self.settings = settings
+        return self
+
+    def open(self, path: str, name: str) -> None:
+        assert path == name
+        assert not self._steps, "another capture is not finished"
+        capture = self.captures[path]
+        if isinstance(capture, Exception):
+            raise capture
+        self._steps = list(capture)
+        self.tags.clear()
+        self.finished = False
+
+    def poll(self, max_ms: int = 100) -> FakeBatch | None:
+        assert 0 < max_ms <= 100, "longer, and Ctrl-C is noticed late"
+        if self.finished:
+            self._steps = [step for step in self._steps if _is_end(step)]
+        if not self._steps:
+            return None
+        step = self._steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        self.frames += len(step)
+        return FakeBatch(step, self.tags)
+
+    def set_tags(self, handles: Sequence[int], tags: Sequence[int]) -> None:
+        for handle, tag in zip(handles, tags, strict=True):
+            assert 0 < tag < 1 << 32
+            self.tags[handle] = tag
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def progress(self) -> tuple[int, int | None]:
+        return 100, 100
+
+    def link_types(self) -> list[tuple[int, str, int, bool]]:
+        return [(1, "ETHERNET", 10, True), (147, "USER0", 2, False)]
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "frames": self.frames,
+            "bytes": self.frames * 100,
+            "undecoded.ipv4_truncated": 3,
+            "no_flow.arp": 0,
+        }
+
+
+def _is_end(step: Step) -> bool:
+    return not isinstance(step, Exception) and all(row.report == "ended" for row in step)
+
+
+def engine(captures: dict[str, Sequence[Step] | Exception]) -> _core.Engine:
+    """A fake under the type of the real one."""
+    return cast(_core.Engine, FakeEngine(captures))
+
+
+def inputs(*paths: str) -> Inputs:
+    """These captures, without a look at the disk."""
+    return Inputs(paths, (), 100 * len(paths))
+
+
+def capture_error(reason: str, path: str = "x.pcap", offset: int | None = None) -> _core.CaptureError:
+    """An error as the engine raises it."""
+    error = _core.CaptureError()
+    error.reason, error.path, error.offset = reason, path, offset
+    error.found, error.expected = "something", "something else"
+    return error

@@ -1,0 +1,76 @@
+"""First flags of cases: 24 hours of packet time, bounded, the same ids everywhere."""
+
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classifier.cases import DAY_NS, Cases, case_id, subject_prefix
+
+
+def packed(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+def test_first_then_not_until_a_day_has_passed() -> None:
+    cases = Cases()
+    assert cases.first("a", 0)
+    assert not cases.first("a", 0)
+    assert not cases.first("a", DAY_NS - 1)
+    assert cases.first("a", DAY_NS)
+    assert not cases.first("a", 2 * DAY_NS - 1)
+
+
+def test_it_is_bounded_and_counts_what_it_forgets() -> None:
+    cases = Cases(limit=2)
+    assert [cases.first(name, number) for number, name in enumerate("abc")] == [True, True, True]
+    assert cases.evicted == 1
+    assert not cases.first("c", 3)
+    assert cases.first("a", 4)
+    assert cases.evicted == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, DAY_NS)), max_size=50))
+def test_agrees_with_the_definition(steps: list[tuple[str, int]]) -> None:
+    cases = Cases()
+    clock = 0
+    firsts: list[tuple[str, int]] = []
+    for name, step in steps:
+        clock += step
+        expected = not any(known == name and clock - time < DAY_NS for known, time in firsts)
+        assert cases.first(name, clock) == expected
+        if expected:
+            firsts.append((name, clock))
+
+
+def test_clear_forgets() -> None:
+    cases = Cases()
+    cases.first("a", 0)
+    cases.clear()
+    assert cases.first("a", 1)
+
+
+def test_subject_prefix_is_the_address_or_its_64() -> None:
+    assert subject_prefix(packed("192.0.2.1")) == "192.0.2.1"
+    assert subject_prefix(packed("2001:db8:1:2:3:4:5:6")) == "2001:db8:1:2::/64"
+
+
+def test_case_id_is_stable_and_tells_cases_apart() -> None:
+    one = case_id(packed("192.0.2.1"), packed("198.51.100.1"), "wireguard")
+    # printf 'c0000201|c6336401|wireguard' | b2sum -l 64
+    assert one == "bf52ec69f6c7f5f7"
+    others = {
+        case_id(packed("198.51.100.1"), packed("192.0.2.1"), "wireguard"),
+        case_id(packed("192.0.2.1"), packed("198.51.100.1"), "openvpn"),
+        case_id(packed("192.0.2.2"), packed("198.51.100.1"), "wireguard"),
+        case_id(packed("192.0.2.1"), packed("198.51.100.2"), "wireguard"),
+    }
+    assert len(others | {one}) == 5
+
+
+def test_addresses_of_one_64_are_one_subject() -> None:
+    remote = packed("2001:db8:ffff::1")
+    ids = {case_id(packed(f"2001:db8::{host}"), remote, "ipsec") for host in ("1", "2", "a:b:c:d")}
+    assert len(ids) == 1
+    assert case_id(packed("2001:db8:0:1::1"), remote, "ipsec") not in ids
+    assert case_id(remote, packed("2001:db8::1"), "ipsec") != case_id(remote, packed("2001:db8::2"), "ipsec")
