@@ -146,7 +146,6 @@ class Replay:
         )
         self._links: dict[tuple[int, str, bool], int] = {}
         self._bytes = 0
-        self._read = 0
         self._stopping = False
         self.current: str | None = None
         """The capture being read."""
@@ -181,9 +180,8 @@ class Replay:
         if not begun:
             yield stats_event(clock_ns, self._settings.sensor, "started", self._stats())
         ended = self._stats()
-        ended["counters"] = dict(sorted((self._engine.stats() | reporter.counters()).items()))
-        ended["counters"]["captures.read"] = self._read
-        ended["counters"]["captures.unreadable"] = len(self.faults)
+        counters = self._engine.stats() | reporter.counters() | {"captures.unreadable": len(self.faults)}
+        ended["counters"] = dict(sorted(counters.items()))
         ended["link_types"] = [
             LinkTypeItem(number=number, name=name, frames=frames, decoded=decoded)
             for (number, name, decoded), frames in sorted(self._links.items())
@@ -213,7 +211,6 @@ class Replay:
             self.faults.append(_fault(path, error))
             return
         self.current = path
-        self._read += 1
         finishing = False
         while True:
             if self._stopping and not finishing:

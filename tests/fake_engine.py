@@ -101,6 +101,7 @@ class FakeEngine:
         self.tags: dict[int, int] = {}
         self.finished = False
         self.frames = 0
+        self.opened = 0
         self._steps: list[Step] = []
 
     def __call__(self, **settings: Any) -> FakeEngine:
@@ -114,6 +115,7 @@ class FakeEngine:
         capture = self.captures[path]
         if isinstance(capture, Exception):
             raise capture
+        self.opened += 1
         self._steps = list(capture)
         self.tags.clear()
         self.finished = False
@@ -148,6 +150,7 @@ class FakeEngine:
         return {
             "frames": self.frames,
             "bytes": self.frames * 100,
+            "captures": self.opened,
             "undecoded.ipv4_truncated": 3,
             "no_flow.arp": 0,
         }

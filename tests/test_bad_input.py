@@ -5,6 +5,7 @@ The real command on files made here byte by byte; each run also reads one good c
 
 from __future__ import annotations
 
+import collections
 import gzip
 import json
 import struct
@@ -126,8 +127,7 @@ def test_the_same_through_python(tmp_path: Path) -> None:
     stream = replay([cut, GOOD, tmp_path / "missing"])
     seen: list[Event] = []
     with pytest.raises(InputError) as caught:
-        while True:
-            seen.append(next(stream))
+        collections.deque(map(seen.append, stream))
     assert [(fault.reason, fault.offset) for fault in caught.value.faults] == [
         ("not_found", None),
         ("truncated", offset),

@@ -21,6 +21,7 @@ from test_pipeline import NEW
 from classifier import _core, cli, events
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
+ROOT = Path(__file__).parents[1]
 POLICY = """\
 enforce_from = 2020-01-01
 
@@ -248,10 +249,37 @@ def test_ctrl_c_ends_the_events_cleanly(
     found = lines(data)
     assert found[-2]["flow"]["reason"] == "forced_end"
     assert found[-1]["stats"]["interrupted"] is True
-    assert found[-1]["stats"]["counters"]["captures.read"] == 1
+    assert found[-1]["stats"]["counters"]["captures"] == 1
     out, err = capfd.readouterr()
     assert "Stopped before the end of the input" in out
     assert err == ""
+
+
+def test_ctrl_c_while_standard_input_is_silent(folder: Path) -> None:
+    capture = (ROOT / "pcaps" / "ovpn-udp-plain-1194" / "capture.pcap").read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "classifier", "replay", "-", "-o", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(capture[:-100])
+    process.stdin.flush()
+    first = [process.stdout.readline() for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    process.stdin.close()
+    process.stdout.close()
+    assert rest.endswith(b"\n")
+    found = lines(b"".join([*first, rest]).decode())
+    assert found[1]["event"] == "recognised"
+    assert found[-2]["flow"]["reason"] == "forced_end"
+    assert found[-1]["stats"]["interrupted"] is True
 
 
 @pytest.mark.usefixtures("fake")
@@ -292,7 +320,7 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         **options,
     )
 

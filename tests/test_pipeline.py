@@ -375,7 +375,7 @@ def test_first_and_last_line() -> None:
     counters = last["stats"]["counters"]
     assert counters["frames"] == 1
     assert counters["events.vpn"] == 1
-    assert counters["captures.read"] == 1
+    assert counters["captures"] == 1
     assert last["stats"]["interrupted"] is False
 
 
@@ -400,7 +400,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on() -> None:
     ]
     ended = stream[-1]["stats"]
     assert [item["pcap_filename"] for item in ended["unreadable"]] == ["none.pcap", "cut.pcap"]
-    assert (ended["counters"]["captures.read"], ended["counters"]["captures.unreadable"]) == (2, 2)
+    assert (ended["counters"]["captures"], ended["counters"]["captures.unreadable"]) == (2, 2)
     assert ended["link_types"][1] == {"number": 147, "name": "USER0", "frames": 4, "decoded": False}
 
 
@@ -415,7 +415,7 @@ def test_stop_ends_the_running_flows_and_reads_no_more() -> None:
     assert kinds(stream) == ["recognised", "ended"]
     assert one.interrupted
     assert stream[-1]["stats"]["interrupted"] is True
-    assert stream[-1]["stats"]["counters"]["captures.read"] == 1
+    assert stream[-1]["stats"]["counters"]["captures"] == 1
 
 
 def test_progress_adds_captures_up() -> None:

@@ -26,7 +26,12 @@ _WIDE_COLUMNS = (
 _NARROW_COLUMNS = ("protocol", "source, destination", "verdict, entry or rule")
 _NO_ENTRY = frozenset({"unregistered", "shared_address", "out_of_scope", "indeterminate", "not_evaluated"})
 _MAX_CASES = 262_144
-_COUNTED = ("undecoded.", "refused.", "evicted.")
+_LOST = {
+    "undecoded": "Not decoded",
+    "fragments_unmatched": "Fragments without their first",
+    "refused": "Refused by a full table",
+    "flows.evicted": "Flows evicted from a full table",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class Report:
         frames = counters.get("frames", 0)
         rate = f"{frames / seconds:,.0f} packets/s" if seconds > 0 and frames else "no packets"
         console.print(
-            f"{_count(counters.get('captures.read', 0), 'capture')}, {_count(frames, 'packet')}, "
+            f"{_count(counters.get('captures', 0), 'capture')}, {_count(frames, 'packet')}, "
             f"{_count(counters.get('bytes', 0), 'byte')}, {rate}",
             highlight=False,
         )
@@ -170,10 +175,11 @@ class Report:
                 f"Summarised by prefix: {self._attempts:,} openings that nobody answered, "
                 "beyond the rate at which they are announced one by one."
             )
-        lost = [(name, count) for name, count in counters.items() if count and name.startswith(_COUNTED)]
-        for name, count in lost:
-            kind, _, reason = name.partition(".")
-            yield f"{_LOST[kind]} {reason.replace('_', ' ')}: {count:,}"
+        for kind, words in _LOST.items():
+            for name, count in counters.items():
+                if count and (name == kind or name.startswith(f"{kind}.")):
+                    reason = name.removeprefix(kind).removeprefix(".").replace("_", " ")
+                    yield f"{words}{reason and f', {reason}'}: {count:,}"
         if self._stats is None:
             return
         for link in self._stats.get("link_types", []):
@@ -184,9 +190,6 @@ class Report:
             yield f"Inputs not read, or not to their end: {len(self._stats['unreadable']):,}"
         if self._stats.get("interrupted"):
             yield "Stopped before the end of the input: the counts are of what was read."
-
-
-_LOST = {"undecoded": "Not decoded,", "refused": "Refused,", "evicted": "Evicted,"}
 
 
 def _row(event: VpnEvent) -> Row:

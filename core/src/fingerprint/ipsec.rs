@@ -191,8 +191,10 @@ impl Ike {
     }
 
     fn body_v2(&self, next_payload: u8, message: u32, body: &[u8], length: usize) -> Option<Body> {
-        // Only initiator (0x08), version (0x10) and response (0x20) may be set (RFC 7296, 3.1).
-        if self.flags & !(flag::INITIATOR | 0x10 | flag::RESPONSE) != 0 || message >= MOST_MESSAGES {
+        // Only initiator (0x08), version (0x10) and response (0x20) may be set (RFC 7296, 3.1). Some daemons have set
+        // IKEv1's encryption bit where the body is encrypted, and a receiver must not mind.
+        let tolerated = if matches!(next_payload, PAYLOAD_SK | PAYLOAD_SKF) { flag::ENCRYPTION_V1 } else { 0 };
+        if self.flags & !(flag::INITIATOR | 0x10 | flag::RESPONSE | tolerated) != 0 || message >= MOST_MESSAGES {
             return None;
         }
         match self.exchange {
@@ -252,6 +254,10 @@ impl Ike {
             return None;
         }
         let first_fits = matches!(next_payload, 1..=13 | 20 | 21 | 130 | 131);
+        if next_payload == 0 {
+            // A header alone, within a session.
+            return (length == 0 && !opening && phase_1).then_some(Body::Clear);
+        }
         if self.flags & flag::ENCRYPTION_V1 != 0 {
             let fits = first_fits && !opening && length >= 8 && length.is_multiple_of(8);
             return fits.then_some(Body::Encrypted);

@@ -16,7 +16,7 @@
 //! bits where a random payload would not. Indices tie the messages of a session together.
 //!
 //! Look-alikes: DNS with an id of 0x0100 to 0x0400 and no flags (its first label stands where the counter's
-//! upper half must be zero); games and conferencing with a little-endian type word, whose next word changes
+//! upper half must be zero); messages padded with zeros to a handshake's length (their mac1 is zero too); games and conferencing with a little-endian type word, whose next word changes
 //! with each packet where an index stays. Not recognised: vendors' variants that change type, length or the
 //! reserved bytes.
 
@@ -33,7 +33,7 @@ const SMALLEST_DATA_LENGTH: u32 = 32;
 const COUNTER_WINDOW: u64 = 1 << 13;
 /// A retry comes 5 s after its predecessor (whitepaper 6.4), less some clock error.
 const RETRY_NANOSECONDS: i64 = 4_000_000_000;
-/// Indices are random: a smaller one is as rare as one in 2^16, and what games count.
+/// Indices are random (whitepaper 5.4.2): a smaller one is as rare as one in 2^16, and what games count.
 const SMALLEST_RANDOM_INDEX: u32 = 1 << 16;
 
 const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
@@ -104,18 +104,21 @@ impl Message {
         // X25519 public values are below 2^255 (RFC 7748, 5): the top bit of the last byte is clear.
         let public_value = |last: usize| packet.payload.get(last).is_none_or(|byte| byte & 0x80 == 0);
         let mac2_zero = |at| packet.array::<16>(at).map(|mac| mac == [0; 16]);
+        // A message padded with zeros to this length has a zero mac2 too, and shows it before: mac1 is never zero.
+        let mac1_set = |last_word: usize| packet.array(last_word) != Some([0; 4]);
         match (packet.array::<4>(0)?, packet.length) {
-            ([1, 0, 0, 0], INITIATION_LENGTH) if public_value(39) => {
+            ([1, 0, 0, 0], INITIATION_LENGTH) if public_value(39) && mac1_set(128) => {
                 Some(Self::Initiation { sender: index(4)?, mac2_zero: mac2_zero(132) })
             }
-            ([2, 0, 0, 0], RESPONSE_LENGTH) if public_value(43) => {
+            ([2, 0, 0, 0], RESPONSE_LENGTH) if public_value(43) && mac1_set(72) => {
                 Some(Self::Response { sender: index(4)?, receiver: index(8)?, mac2_zero: mac2_zero(76) })
             }
             ([3, 0, 0, 0], COOKIE_REPLY_LENGTH) => Some(Self::CookieReply { receiver: index(4)? }),
             ([4, 0, 0, 0], SMALLEST_DATA_LENGTH..) => {
                 // Keys live three minutes, so the counter stays far below 2^32 (whitepaper 6.2).
                 let counter = packet.array(8).map(u64::from_le_bytes).filter(|counter| counter >> 32 == 0)?;
-                Some(Self::Data { receiver: index(4)?, counter })
+                let receiver = index(4).filter(|&receiver| receiver >= SMALLEST_RANDOM_INDEX)?;
+                Some(Self::Data { receiver, counter })
             }
             _ => None,
         }
@@ -235,8 +238,8 @@ impl Fingerprint for WireGuard {
                     side.data = Some((receiver, highest));
                 }
                 // One packet of an unseen session is likely only when nothing in it speaks against it: padded to
-                // 16 bytes (whitepaper 5.4.6), an index that was drawn, a counter that has counted.
-                let plain = packet.length.is_multiple_of(16) && receiver >= SMALLEST_RANDOM_INDEX && counter > 0;
+                // 16 bytes (whitepaper 5.4.6), a counter that has counted.
+                let plain = packet.length.is_multiple_of(16) && counter > 0;
                 let own_side = self.sides[own];
                 let runs = [self.sides[0].run, self.sides[1].run];
                 if paired {
