@@ -332,31 +332,19 @@ impl Association {
     }
 }
 
-/// What the flows between two hosts say together: IKE, ESP and port 4500 are flows of their own.
+/// What one flow says about its two hosts: IKE, ESP and port 4500 are flows of their own.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PairFacts {
+    /// SPI of the IKE SA's initiator, 0 when no IKE was seen. It is the same on every port (RFC 7296, 2.6).
+    pub spi: u64,
+    /// Direction of the initiator's packets, where IKE shows it.
+    pub initiator: Option<u8>,
     /// IKE has come to encrypted messages.
     pub encrypted_ike: bool,
     /// ESP or AH was seen, in UDP or not.
     pub esp: bool,
     /// A handshake was finished.
     pub finished: bool,
-}
-
-impl PairFacts {
-    /// Both flows' facts.
-    pub fn join(self, other: Self) -> Self {
-        Self {
-            encrypted_ike: self.encrypted_ike || other.encrypted_ike,
-            esp: self.esp || other.esp,
-            finished: self.finished || other.finished,
-        }
-    }
-
-    /// A finished handshake stands behind every IPsec flow of the pair.
-    pub fn established(self) -> bool {
-        self.finished || (self.encrypted_ike && self.esp)
-    }
 }
 
 /// State of one flow.
@@ -422,15 +410,22 @@ impl Ipsec {
     /// What this flow says about the pair of hosts.
     pub(super) fn pair_facts(&self) -> PairFacts {
         PairFacts {
+            spi: self.spi_initiator,
+            initiator: self.initiator,
             encrypted_ike: self.encrypted,
             esp: self.esp_in_udp || matches!(self.transport, Some(Transport::Esp | Transport::Ah)),
             finished: self.finished,
         }
     }
 
-    /// A handshake on another flow between the same hosts stands behind this one.
-    pub(super) fn raise(&mut self) {
-        self.finished = true;
+    /// Another flow between the same hosts shows who initiated, or that a finished handshake stands behind this one.
+    /// An unanswered opening is raised only by its own IKE SA: beside a tunnel, a scanner's stays an attempt.
+    pub(super) fn raise(&mut self, finished: bool, same_session: bool, initiator: Option<u8>) -> Outcome {
+        self.initiator = self.initiator.or(initiator);
+        if finished && (same_session || self.version == 0 || self.answered) {
+            self.finished = true;
+        }
+        self.outcome()
     }
 
     fn datagram(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {

@@ -362,17 +362,23 @@ impl Candidate {
         matches!(self.best, Some((Protocol::Ipsec, _))).then(|| self.ipsec.pair_facts())
     }
 
-    /// A handshake between the same two hosts has been finished on another flow: IKE on port 500 or 4500
-    /// beside ESP. Says whether that changed anything.
-    pub fn raise_by_pair(&mut self, number: u64, time: i64) -> bool {
-        let Some((Protocol::Ipsec, finding)) = &mut self.best else { return false };
-        if finding.phase == Phase::Established || finding.phase == Phase::Attempt {
-            return false;
+    /// Another flow between the same two hosts (IKE on port 500 or 4500, ESP) shows who initiated, or that a handshake
+    /// was finished; `same_session`: on this flow's IKE SA. Says whether that changed anything.
+    pub fn raise_by_pair(
+        &mut self,
+        number: u64,
+        time: i64,
+        finished: bool,
+        same_session: bool,
+        initiator: Option<u8>,
+    ) -> bool {
+        let Some((Protocol::Ipsec, before)) = self.best else { return false };
+        let Outcome::Match(after) = self.ipsec.raise(finished, same_session, initiator) else { return false };
+        if after.phase != before.phase {
+            self.found[Protocol::Ipsec as usize].add(&ipsec::SAME_HOSTS, number, time, 0, 0);
         }
-        finding.phase = Phase::Established;
-        self.ipsec.raise();
-        self.found[Protocol::Ipsec as usize].add(&ipsec::SAME_HOSTS, number, time, 0, 0);
-        true
+        self.best = Some((Protocol::Ipsec, after));
+        after != before
     }
 }
 

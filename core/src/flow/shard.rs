@@ -19,6 +19,8 @@ const SECOND: i64 = 1_000_000_000;
 const SEGMENTS_LOOKED_AT: u8 = 16;
 /// Flows of one host pair that know of each other.
 const FLOWS_OF_A_PAIR: usize = 16;
+/// IKE SAs of one host pair that are told apart.
+const SESSIONS_OF_A_PAIR: usize = 8;
 
 /// Settings of a shard: its share of the engine's.
 #[derive(Clone, Debug)]
@@ -100,8 +102,54 @@ pub struct Routed {
 /// IPsec flows between two hosts.
 #[derive(Default)]
 struct Pair {
-    facts: PairFacts,
+    esp: bool,
+    finished: bool,
+    sessions: Vec<Session>,
     slots: Vec<u32>,
+}
+
+/// One IKE SA of a pair.
+struct Session {
+    spi: u64,
+    encrypted: bool,
+    initiator_is_low: Option<bool>,
+}
+
+impl Pair {
+    /// Takes in what a flow says; whether anything was new.
+    fn join(&mut self, facts: &PairFacts, first_is_low: bool) -> bool {
+        let mut news = (facts.esp && !self.esp) || (facts.finished && !self.finished);
+        self.esp |= facts.esp;
+        self.finished |= facts.finished;
+        if facts.spi != 0 {
+            let initiator_is_low = facts.initiator.map(|direction| (direction == 0) == first_is_low);
+            let room = self.sessions.len() < SESSIONS_OF_A_PAIR;
+            match self.sessions.iter_mut().find(|session| session.spi == facts.spi) {
+                Some(session) => {
+                    news |= facts.encrypted_ike && !session.encrypted
+                        || initiator_is_low.is_some() && session.initiator_is_low.is_none();
+                    session.encrypted |= facts.encrypted_ike;
+                    session.initiator_is_low = session.initiator_is_low.or(initiator_is_low);
+                }
+                None if room => {
+                    self.sessions.push(Session { spi: facts.spi, encrypted: facts.encrypted_ike, initiator_is_low });
+                    news = true;
+                }
+                None => {}
+            }
+        }
+        news
+    }
+
+    /// A finished handshake stands behind the flows of the pair.
+    fn established(&self) -> bool {
+        self.finished || (self.esp && self.sessions.iter().any(|session| session.encrypted))
+    }
+
+    /// The IKE SA of a flow; that of ESP is any.
+    fn session(&self, spi: u64) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.spi == spi || spi == 0)
+    }
 }
 
 /// One shard.
@@ -243,6 +291,7 @@ impl Shard {
             flow.tracked = Some(Box::new(Tracked {
                 candidate: Candidate::default(),
                 reported: None,
+                said_to_pair: None,
                 tag: 0,
                 generation: self.generation,
                 next_update: 0,
@@ -413,25 +462,34 @@ impl Shard {
 
     /// Lets the IPsec flows between two hosts know of each other.
     fn join_pair(&mut self, slot: u32, routed: &Routed, facts: PairFacts) {
-        if self.table.flow(slot).tracked.as_ref().is_none_or(|tracked| tracked.reported.is_none()) {
-            return;
+        // Most packets say nothing new, and a pair is joined only by flows that are reported.
+        match self.table.flow_mut(slot).tracked.as_mut() {
+            Some(tracked) if tracked.reported.is_some() && tracked.said_to_pair != Some(facts) => {
+                tracked.said_to_pair = Some(facts);
+            }
+            _ => return,
         }
+        let first_is_low = self.table.flow(slot).first_is_low;
         let pair = self.pairs.entry(routed.pair).or_default();
-        let joined = pair.facts.join(facts);
         let newcomer = !pair.slots.contains(&slot) && pair.slots.len() < FLOWS_OF_A_PAIR;
-        if !newcomer && joined == pair.facts {
-            return;
-        }
-        pair.facts = joined;
         if newcomer {
             pair.slots.push(slot);
         }
-        if !joined.established() {
+        if !pair.join(&facts, first_is_low) && !newcomer {
             return;
         }
+        let established = pair.established();
         for slot in pair.slots.clone() {
-            let Some(tracked) = self.table.get_mut(slot).and_then(|flow| flow.tracked.as_mut()) else { continue };
-            if tracked.candidate.raise_by_pair(routed.number, routed.now) {
+            let Some(pair) = self.pairs.get(&routed.pair) else { return };
+            let Some(flow) = self.table.get_mut(slot) else { continue };
+            let first_is_low = flow.first_is_low;
+            let Some(tracked) = flow.tracked.as_mut() else { continue };
+            let Some(facts) = tracked.candidate.pair_facts() else { continue };
+            let session = pair.session(facts.spi);
+            let initiator =
+                session.and_then(|session| session.initiator_is_low).map(|low| u8::from(low != first_is_low));
+            let same_session = facts.spi != 0 && session.is_some_and(|session| session.encrypted);
+            if tracked.candidate.raise_by_pair(routed.number, routed.now, established, same_session, initiator) {
                 tracked.reported = tracked.candidate.best();
                 self.push_report(slot, Report::Changed, routed.number, routed.now, None);
             }

@@ -3,7 +3,7 @@
 use super::FlowKey;
 use super::wheel::{Linked, Links, Wheel};
 use crate::decode::{Path, Vlans};
-use crate::fingerprint::{Candidate, Finding, Protocol, Run};
+use crate::fingerprint::{Candidate, Finding, PairFacts, Protocol, Run};
 use hashbrown::HashTable;
 
 /// Which bound a flow counts against.
@@ -48,6 +48,8 @@ pub struct Tracked {
     pub candidate: Candidate,
     /// What was reported last.
     pub reported: Option<(Protocol, Finding)>,
+    /// IPsec: what the pair of hosts was told last.
+    pub said_to_pair: Option<PairFacts>,
     /// Python's tag.
     pub tag: u32,
     /// Tells this flow from a former one in the same slot.
