@@ -255,33 +255,6 @@ def test_ctrl_c_ends_the_events_cleanly(
     assert err == ""
 
 
-def test_ctrl_c_while_standard_input_is_silent(folder: Path) -> None:
-    capture = (ROOT / "pcaps" / "ovpn-udp-plain-1194" / "capture.pcap").read_bytes()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "classifier", "replay", "-", "-o", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=folder,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(capture[:-100])
-    process.stdin.flush()
-    first = [process.stdout.readline() for _ in range(2)]
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait(timeout=60) == 130
-    process.stdin.close()
-    process.stdout.close()
-    assert rest.endswith(b"\n")
-    found = lines(b"".join([*first, rest]).decode())
-    assert found[1]["event"] == "recognised"
-    assert found[-2]["flow"]["reason"] == "forced_end"
-    assert found[-1]["stats"]["interrupted"] is True
-
-
 @pytest.mark.usefixtures("fake")
 def test_explain(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run("replay", "a.pcap", "b.pcap", "-o", "events.jsonl")

@@ -642,3 +642,6 @@ impl Ipsec {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

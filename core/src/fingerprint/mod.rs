@@ -383,48 +383,6 @@ impl Candidate {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! Helpers for the modules' tests.
-    use super::*;
-
-    /// A UDP packet; runs are updated as the table would.
-    pub fn feed(
-        candidate: &mut Candidate,
-        runs: &mut [Run; 2],
-        packet: &FlowPacket<'_>,
-    ) -> Option<(Protocol, Finding)> {
-        runs[usize::from(packet.direction)].update(packet.payload, packet.length, packet.checksum_zero);
-        candidate.observe(&FlowPacket { runs, ..*packet })
-    }
-
-    /// A UDP packet with these bytes.
-    pub fn udp<'a>(payload: &'a [u8], direction: u8, number: u64, runs: &'a [Run; 2]) -> FlowPacket<'a> {
-        FlowPacket {
-            payload,
-            length: payload.len() as u32,
-            number,
-            time: 1_700_000_000_000_000_000 + number as i64 * 10_000_000,
-            direction,
-            transport: Transport::Udp,
-            ip_version: 4,
-            source_port: 40000,
-            destination_port: 50000,
-            checksum_zero: false,
-            sequence: 0,
-            stream_start: false,
-            runs,
-        }
-    }
-
-    #[test]
-    fn evidence_ids_are_unique_and_named_after_their_protocol() {
-        let ids: Vec<_> = evidence_kinds().map(|kind| kind.id).collect();
-        let mut unique = ids.clone();
-        unique.sort_unstable();
-        unique.dedup();
-        assert_eq!(unique.len(), ids.len());
-        for kind in evidence_kinds() {
-            assert!(kind.id.starts_with(kind.protocol.name()), "{}", kind.id);
-        }
-    }
-}
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

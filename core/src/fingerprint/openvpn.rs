@@ -764,3 +764,6 @@ impl OpenVpn {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

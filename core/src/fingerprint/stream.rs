@@ -171,7 +171,7 @@ impl Cursor {
     }
 }
 
-/// Whether a segment is a whole number of legal records, or one that is longer than it.
+/// Whether a segment is a whole number of legal records.
 pub fn chain_closes(payload: &[u8], length: u32, legal: &impl Fn(u32, Option<u8>) -> bool) -> bool {
     let mut at = 0_u32;
     // A segment has room for many small records, but a chain this long has been proven.

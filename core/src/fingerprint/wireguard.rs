@@ -303,3 +303,6 @@ impl WireGuard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

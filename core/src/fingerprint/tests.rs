@@ -1,0 +1,105 @@
+//! What holds for all fingerprints together.
+use super::testing::*;
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn evidence_ids_are_unique_and_named_after_their_protocol() {
+    let ids: Vec<_> = evidence_kinds().map(|kind| kind.id).collect();
+    let mut unique = ids.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), ids.len());
+    for kind in evidence_kinds() {
+        assert!(kind.id.starts_with(kind.protocol.name()), "{}", kind.id);
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    fn assert_unique(names: impl Iterator<Item = &'static str>) {
+        let mut names: Vec<_> = names.collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+    assert_unique(Variant::ALL.iter().map(|variant| variant.name()));
+    assert_unique(LookAlike::ALL.iter().map(|look_alike| look_alike.name()));
+    assert_unique(Phase::ALL.iter().map(|phase| phase.name()));
+    assert_unique(Protocol::ALL.iter().map(|protocol| protocol.name()));
+}
+
+/// Random payloads of random lengths in flows of 1 to 64 datagrams: 20,000 flows, the same ones at every run.
+#[test]
+fn random_datagrams_are_never_likely() {
+    let mut random = Random(0x5eed);
+    for flow in 0..20_000 {
+        let ports = match random.below(4) {
+            0 => [40_000, 4_500],
+            1 => [500, 500],
+            2 => [51_820, 1_194],
+            _ => [random.next() as u16, random.next() as u16],
+        };
+        let mut conversation = Conversation::udp(ports);
+        conversation.checksum_zero = random.below(2) == 0;
+        for _ in 0..random.below(64) + 1 {
+            let direction = random.below(2) as u8;
+            // What fingerprints read is in the first 200 bytes; the rest only has a length.
+            let length = random.below(1_472) as usize;
+            let payload = random.bytes(length.min(200));
+            conversation.send_cut(direction, &payload, length as u32);
+        }
+        assert!(conversation.confidence() < Some(Confidence::Likely), "flow {flow}: {:?}", conversation.best());
+    }
+}
+
+/// The same for segments of a stream, from its start and in the middle.
+#[test]
+fn random_streams_are_never_likely() {
+    let mut random = Random(0x7c9);
+    for flow in 0..4_000 {
+        let mut conversation = Conversation::tcp();
+        if random.below(2) == 0 {
+            conversation.next = [random.next() as u32, random.next() as u32];
+        }
+        for _ in 0..random.below(64) + 1 {
+            let direction = random.below(2) as u8;
+            let length = random.below(300) as usize;
+            conversation.stream(direction, &random.bytes(length));
+        }
+        assert!(conversation.confidence() < Some(Confidence::Likely), "flow {flow}: {:?}", conversation.best());
+    }
+}
+
+proptest! {
+    /// Whatever comes after it, a flow's confidence never falls.
+    #[test]
+    fn confidence_never_falls(seed: u64, kinds in proptest::collection::vec(0_u8..12, 1..80)) {
+        let mut random = Random(seed);
+        let mut conversation = Conversation::udp([40_000, 4_500]);
+        let mut before = None;
+        for kind in kinds {
+            let length = random.below(200) as usize;
+            let mut payload = random.bytes(length);
+            // Something that looks like a beginning, often enough.
+            let head: &[u8] = match kind {
+                0 => &[1, 0, 0, 0],
+                1 => &[2, 0, 0, 0],
+                2 => &[4, 0, 0, 0, 9, 9, 9, 9, 1, 0, 0, 0, 0, 0, 0, 0],
+                3 => &[0x38, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0],
+                4 => &[0x48, 0, 0, 1, 0, 0, 0],
+                5 => &[0xc0, 1, 2, 3, 0, 0, 0],
+                6 => &[0, 0, 0, 0],
+                7 => &[0x30, 0, 0, 0],
+                8 => &[0x20, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0, 0, 0, 0],
+                _ => &[],
+            };
+            let taken = head.len().min(payload.len());
+            payload[..taken].copy_from_slice(&head[..taken]);
+            conversation.send(random.below(2) as u8, &payload);
+            prop_assert!(conversation.confidence() >= before);
+            before = conversation.confidence();
+        }
+    }
+}
