@@ -41,7 +41,7 @@ TRANSPORTS: tuple[str, ...]
 REPORTS: tuple[str, ...]
 """Why a row is in a batch, see `FlowBatch.report`."""
 END_REASONS: tuple[str, ...]
-"""IPFIX flowEndReason (RFC 5102, 5.11.3) in words: "idle_timeout", "end_of_flow", "forced_end", "lack_of_resources"."""
+"""IPFIX flowEndReason (RFC 5102, 5.11.3) in words."""
 LAYERS: tuple[str, ...]
 """Names that `FlowBatch.encap` uses."""
 RULED_OUT: tuple[str, ...]
@@ -95,7 +95,7 @@ class FlowBatch:
     def __len__(self) -> int: ...
     @property
     def report(self) -> list[str]:
-        """"recognised": first report of the flow; "changed": confidence, phase or variant changed;
+        """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;
         "milestone": a packet count or a duration asked for at construction was reached; "update":
         another `update_interval_s` of packet time has passed; "ended": last report of the flow."""
     @property
@@ -161,7 +161,8 @@ class FlowBatch:
     def evidence(self) -> list[list[tuple[str, int, int, int, str, int, int]]]:
         """At most 16 items (id, bits, packet, time_ns, direction, length, count) in order of first sight:
         `bits` all observations of this kind together, `packet` the frame number and `time_ns` the time of the
-        first, `direction` "to_server" or "to_client" and `length` its payload length in bytes, `count` how many."""
+        first, `direction` "to_server" or "to_client" and `length` its payload length in bytes, `count` how
+        many."""
     @property
     def ruled_out(self) -> list[list[str]]:
         """Look-alikes that were tested for and ruled out."""
@@ -206,9 +207,10 @@ class Engine:
         packets (both directions) and seconds of a flow at which a report is wanted beside those of
         `FlowBatch.report`; `max_*` bound each pool of flows. ValueError names the setting and its range."""
     def open(self, path: str, name: str) -> None:
-        """Begin the capture at `path` ("-" reads standard input); `name` goes into errors and flow ids.
+        """Begin the capture at `path`; `name` goes into errors, its last part into flow ids.
 
-        Raises CaptureError when it is no capture, RuntimeError when another one is not finished."""
+        "-" is standard input, which is first looked at by `poll`. Raises CaptureError when the path is no
+        capture, RuntimeError when another one is not finished."""
     def poll(self, max_ms: int = 100) -> FlowBatch | None:
         """Work for about `max_ms` or until a batch has filled; None once the capture is done.
 
@@ -224,5 +226,5 @@ class Engine:
         """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
     def stats(self) -> dict[str, int]:
         """Counters since construction, over all captures. Keys are dotted, e.g. "frames", "bytes",
-        "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "evicted.attempts". They balance:
-        frames = decoded + undecoded.*; decoded = flow_packets + no_flow.* + fragments_unmatched + refused.*"""
+        "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "flows.evicted.attempt". They balance:
+        frames = decoded + undecoded.*; decoded = flow_packets + no_flow.* + fragments_unmatched."""

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -363,3 +364,45 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("sent", ["nothing", "capture"])
+def test_ctrl_c_while_standard_input_is_silent(sent: str) -> None:
+    capture = ROOT / "pcaps" / "wg-plain-51820" / "capture.pcap"
+    with subprocess.Popen(
+        [sys.executable, "-m", "classifier", "replay", "-", "-o", "-"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if sent == "capture":
+                process.stdin.write(capture.read_bytes())
+                process.stdin.flush()
+                # What has been found is told although the pipe stays open and silent.
+                assert process.stdout.readline().startswith(b"{")
+            else:
+                # The interpreter handles SIGINT by itself from early on, SIGTERM only once the command runs.
+                wait_for_handler(process.pid, signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors.decode()
+    assert output.endswith(b"}\n")
+    assert all(isinstance(json.loads(line), dict) for line in output.splitlines())
+
+
+def wait_for_handler(pid: int, number: signal.Signals) -> None:
+    """Until the process has a handler of its own for the signal (Linux: the mask in /proc/PID/status)."""
+    for _ in range(1000):
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the process never got a handler")

@@ -16,7 +16,7 @@ use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
 use crate::flow::{EndReason, FlowReport, KeyMode, Report};
 
-create_exception!(_core, CaptureError, PyException, "A capture could not be read (any further).");
+create_exception!(classifier._core, CaptureError, PyException, "A capture could not be read (any further).");
 
 fn capture_error(py: Python<'_>, name: &str, error: &capture::CaptureError) -> PyErr {
     let exception = CaptureError::new_err(format!("{name}: {error}"));
@@ -306,7 +306,9 @@ impl Engine {
         *, workers = 1, min_confidence = "likely", flow_key = "five-tuple", update_interval_s = 1800,
         packet_milestones = Vec::new(), duration_milestones_s = Vec::new(), max_undecided = 1_048_576,
         max_attempts = 65_536, max_recognised = 262_144
-    ))]
+    ), text_signature = "(*, workers=1, min_confidence='likely', flow_key='five-tuple', update_interval_s=1800, \
+        packet_milestones=(), duration_milestones_s=(), max_undecided=1048576, max_attempts=65536, \
+        max_recognised=262144)")]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn new(
         workers: usize,
@@ -346,8 +348,7 @@ impl Engine {
         match opened {
             None => Err(PyRuntimeError::new_err("open: the capture before is not finished; poll until None")),
             Some(Ok(())) => Ok(()),
-            // Opening standard input waits for its first bytes: a signal may have ended the wait.
-            Some(Err(error)) => Err(py.check_signals().err().unwrap_or_else(|| capture_error(py, name, &error))),
+            Some(Err(error)) => Err(capture_error(py, name, &error)),
         }
     }
 

@@ -23,6 +23,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 pub use linktype::LinkType;
 
 /// How much is asked of the operating system at once. Larger blocks fall out of the second-level cache before
@@ -216,25 +218,82 @@ impl fmt::Display for CaptureError {
 
 impl std::error::Error for CaptureError {}
 
-/// Opens a capture; "-" reads standard input.
+/// Opens a capture; "-" reads standard input, whose first bytes are looked at when they come.
 ///
 /// # Errors
-/// There is no such file, it cannot be read, it is empty, or its first bytes are of no supported format. A
-/// signal that arrives while the first bytes are waited for gives [`Reason::Io`].
+/// There is no such file, it cannot be read, it is empty, or its first bytes are of no supported format. Standard
+/// input says so at the first fill.
 pub fn open(path: &Path) -> Result<Box<dyn Source>, CaptureError> {
-    let opened = if path.as_os_str() == "-" {
-        // The handle of the standard library has a buffer of its own, which would be one copy more.
-        io::stdin().as_fd().try_clone_to_owned().map(File::from)
-    } else {
-        File::open(path)
-    };
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(StandardInput { source: None, done: false }));
+    }
+    open_file(File::open(path))
+}
+
+fn open_file(opened: io::Result<File>) -> Result<Box<dyn Source>, CaptureError> {
     let file = opened.map_err(|error| CaptureError::from_io(&error, None))?;
     let metadata = file.metadata().map_err(|error| CaptureError::from_io(&error, None))?;
     if metadata.is_dir() {
         return Err(CaptureError::new(Reason::NotACapture, None, "a directory", "a file"));
     }
-    let size = metadata.is_file().then_some(metadata.len());
-    open_reader(Box::new(file), size, BLOCK)
+    if metadata.is_file() {
+        open_reader(Box::new(file), Some(metadata.len()), BLOCK)
+    } else {
+        open_reader(Box::new(Patient(file)), None, BLOCK)
+    }
+}
+
+/// Standard input, which may be silent for a long time before its first byte.
+struct StandardInput {
+    source: Option<Box<dyn Source>>,
+    done: bool,
+}
+
+impl Source for StandardInput {
+    fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
+        batch.clear();
+        if let Some(source) = &mut self.source {
+            return source.fill(batch);
+        }
+        if self.done {
+            return Ok(false);
+        }
+        let stdin = io::stdin();
+        if is_readable(stdin.as_fd()).unwrap_or(true) {
+            // The handle of the standard library has a buffer of its own, which would be one copy more.
+            let opened = open_file(stdin.as_fd().try_clone_to_owned().map(File::from));
+            self.done = opened.is_err();
+            self.source = Some(opened?);
+        }
+        Ok(true)
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.source.as_ref().map_or(0, |source| source.bytes_read())
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.source.as_ref()?.size()
+    }
+}
+
+/// How long a read of something that may be silent waits.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Whether there is something to read (or the end), after waiting for a moment.
+fn is_readable(file: impl AsFd) -> io::Result<bool> {
+    let mut waiting = [PollFd::new(&file, PollFlags::IN)];
+    Ok(poll(&mut waiting, Some(&PATIENCE))? > 0)
+}
+
+/// A pipe, a terminal or a device: a read gives up after a moment with [`ErrorKind::Interrupted`], so that whoever
+/// reads can look after signals, and after what has been found so far.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if is_readable(&self.0)? { self.0.read(into) } else { Err(ErrorKind::Interrupted.into()) }
+    }
 }
 
 /// Opens what `reader` gives, in blocks of `block` bytes (which changes nothing but speed).
@@ -260,12 +319,15 @@ pub(crate) fn open_reader(
 
 /// The first [`HEAD`] bytes, fewer if there are no more.
 fn read_head(input: &mut dyn Input) -> Result<Vec<u8>, CaptureError> {
+    // A writer that stalls within its first few bytes is given ten seconds.
+    const MAX_PAUSES: usize = 200;
     let mut head = vec![0; HEAD];
-    let mut length = 0;
+    let (mut length, mut pauses) = (0, 0);
     while let Some(room) = head.get_mut(length..).filter(|room| !room.is_empty()) {
         match input.read(room) {
             Ok(0) => break,
             Ok(read) => length += read,
+            Err(ReadError::Io(error)) if error.kind() == ErrorKind::Interrupted && pauses < MAX_PAUSES => pauses += 1,
             Err(error) => return Err(error.at(length as u64)),
         }
     }

@@ -7,25 +7,31 @@ const PORTS: [u16; 2] = [40_440, 51_820];
 const WG: Protocol = Protocol::WireGuard;
 
 /// wg-plain-51820, packet 3.
-const INITIATION: &str = "01000000aa117f24907ec84e2dbe6b657ebd34bee404303a2271400110752bf240a0599ba70b2f2217e9deb8b48f6485
+const INITIATION: &str =
+    "01000000aa117f24907ec84e2dbe6b657ebd34bee404303a2271400110752bf240a0599ba70b2f2217e9deb8b48f6485
     201cfee520548a30f58fc2e8b77300b7b87ce01da7ecf219bb5be1b9ad787914a49553d9e35921b035152dc2b44d5164a87be86f0d561298
     2b5d33e47f047c0e8023eca65508f91671226db37378aff75ff170e400000000000000000000000000000000";
 /// wg-plain-51820, packet 4.
-const RESPONSE: &str = "020000008da04f46aa117f242541acd562b0bf02dec2a2d807b22ea55513b2f850d4c8d01f8da86e97bb60495bb93434
+const RESPONSE: &str =
+    "020000008da04f46aa117f242541acd562b0bf02dec2a2d807b22ea55513b2f850d4c8d01f8da86e97bb60495bb93434
     f5d3e3ef3af0227c965046c11db961ff53ff483764ca07101336c20d00000000000000000000000000000000";
 /// wg-plain-51820, packets 5 and 6, 128 bytes each.
 const DATA_TO_RESPONDER: &str = "040000008da04f46000000000000000018920b43ae261f25";
 const DATA_TO_INITIATOR: &str = "04000000aa117f240000000000000000097fdcf3b4844319";
 /// wg-cookie-reply-b, packets 1, 2, 5 and 6.
-const COOKIE_INITIATION: &str = "010000007a5d20fc7a1034a9265e44ce5c5372e098f77061e0a169d084195bfe3d3373ee944287277ae1fa7a
+const COOKIE_INITIATION: &str =
+    "010000007a5d20fc7a1034a9265e44ce5c5372e098f77061e0a169d084195bfe3d3373ee944287277ae1fa7a
     fcda0be693269df8c1acdc2b910999505861fa2b7a8a48e5f8bc41a2db1406b573013795cccc1a9627c1f3ff27119e57692112f11dc18755
     5ffc57de03c07c893eddf19d0ce61a91262af28d38a7c25ad2c9a4d6171b6f4000000000000000000000000000000000";
-const COOKIE_REPLY: &str = "030000007a5d20fcbe3df800e65b9c6d03a3ca25c52c99170dd0daecbed84da258982a9e9bc0218dcc751bf8c5d94
+const COOKIE_REPLY: &str =
+    "030000007a5d20fcbe3df800e65b9c6d03a3ca25c52c99170dd0daecbed84da258982a9e9bc0218dcc751bf8c5d94
     a896475078103855f84855657be17460013";
-const INITIATION_WITH_MAC2: &str = "010000002a0dde71c54f58d0a3440dac11c6f82be93455ce62d7547520bf0021394dc08c3f47ce366b135
+const INITIATION_WITH_MAC2: &str =
+    "010000002a0dde71c54f58d0a3440dac11c6f82be93455ce62d7547520bf0021394dc08c3f47ce366b135
     7ee3e1a498ca6438c4650c9afd983ddddfc15e6128bf239d4933fa61414923f1317df7e7d459c79c194c7f134c92dcb2817e1bdfb243f867
     86f5d6f74b3f1607ddebc20d3be05d38e5940e2fdd9be24777d12d9a88e17a167d1343127c0e98b77dccae6e7886ff0f12f";
-const RESPONSE_TO_MAC2: &str = "02000000689909e72a0dde71c2b68124cb16e183c80ad0357405bb80433df0c6f73bc3ae2d52f9cc27a6c633f
+const RESPONSE_TO_MAC2: &str =
+    "02000000689909e72a0dde71c2b68124cb16e183c80ad0357405bb80433df0c6f73bc3ae2d52f9cc27a6c633f
     0296f96d388b36b6bceb799bba8073ce043d3dbabba68f60dc70bbb306ec48b00000000000000000000000000000000";
 
 /// Transport data of `length` bytes.
@@ -232,9 +238,17 @@ fn the_counter_restarts_with_each_key() {
 fn a_snap_length_of_96_hides_mac2_and_leaves_the_indices() {
     // wg-snap96, packets 3 to 6: 54 bytes captured of each payload.
     let mut flow = Conversation::udp([37_902, 51_820]);
-    flow.send_cut(0, &padded("01000000dd0852ab6c79f535e46432800fd2c57a4e264ad78a7a73ea487facad69bbb238930fa55a", 54), 148);
+    flow.send_cut(
+        0,
+        &padded("01000000dd0852ab6c79f535e46432800fd2c57a4e264ad78a7a73ea487facad69bbb238930fa55a", 54),
+        148,
+    );
     assert_eq!(flow.state(), Some((WG, Possible, Phase::Attempt)));
-    flow.send_cut(1, &padded("0200000043ae6f75dd0852ab5170ab0b7cd29e1434a81fba8adc4e3b93e6900e87f1184bdaf2bbafa701d464", 54), 92);
+    flow.send_cut(
+        1,
+        &padded("0200000043ae6f75dd0852ab5170ab0b7cd29e1434a81fba8adc4e3b93e6900e87f1184bdaf2bbafa701d464", 54),
+        92,
+    );
     assert_eq!(flow.state(), Some((WG, Confirmed, Phase::Handshake)));
     flow.send_cut(0, &padded("0400000043ae6f750000000000000000a52529ba", 54), 128);
     assert_eq!(flow.state(), Some((WG, Confirmed, Phase::Established)));
@@ -328,14 +342,6 @@ fn truncations_say_less() {
 fn every_named_field_decides() {
     // Type and reserved bytes, the top bit of the public value, mac2 (from the end).
     let none = |_| false;
-    assert_fields_decide(
-        PORTS,
-        &hex(INITIATION),
-        &[(0..4, none), (39..40, |value| value & 0x80 == 0), (-16..0, none)],
-    );
-    assert_fields_decide(
-        PORTS,
-        &hex(RESPONSE),
-        &[(0..4, none), (43..44, |value| value & 0x80 == 0), (-16..0, none)],
-    );
+    assert_fields_decide(PORTS, &hex(INITIATION), &[(0..4, none), (39..40, |value| value & 0x80 == 0), (-16..0, none)]);
+    assert_fields_decide(PORTS, &hex(RESPONSE), &[(0..4, none), (43..44, |value| value & 0x80 == 0), (-16..0, none)]);
 }
