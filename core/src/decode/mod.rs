@@ -121,7 +121,7 @@ pub struct Vlans(pub u64);
 impl Vlans {
     fn push(&mut self, id: u16) {
         if self.0 >> 48 == 0 {
-            self.0 = self.0 << 16 | u64::from(id & 0x0fff) + 1;
+            self.0 = (self.0 << 16) | (u64::from(id & 0x0fff) + 1);
         }
     }
 

@@ -81,3 +81,45 @@ impl EvidenceSet {
         LookAlike::ALL.iter().copied().filter(|look_alike| self.ruled_out & 1 << *look_alike as u8 != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence_kinds;
+    use super::*;
+
+    #[test]
+    fn items_count_and_keep_where_they_were_first_seen() {
+        let kinds: Vec<_> = evidence_kinds().collect();
+        let mut found = EvidenceSet::default();
+        found.add(kinds[1], 7, 70, 1, 92);
+        found.add(kinds[0], 8, 80, 0, 148);
+        found.add(kinds[1], 9, 90, 0, 93);
+        let items: Vec<_> = found.items().iter().map(|item| (item.kind.id, item.packet, item.time, item.count)).collect();
+        assert_eq!(items, [(kinds[1].id, 7, 70, 2), (kinds[0].id, 8, 80, 1)]);
+        assert_eq!((found.items()[0].direction, found.items()[0].length), (1, 92));
+        assert_eq!(found.items()[0].bits(), 2 * u32::from(kinds[1].bits));
+    }
+
+    #[test]
+    fn a_set_is_bounded_and_its_sums_do_not_overflow() {
+        let mut found = EvidenceSet::default();
+        for kind in evidence_kinds() {
+            found.add(kind, 1, 1, 0, 1);
+        }
+        assert_eq!(found.items().len(), MAX_ITEMS);
+        let kind = evidence_kinds().max_by_key(|kind| kind.bits);
+        let most = kind.map(|kind| Evidence { kind, packet: 1, time: 1, direction: 0, length: 1, count: u32::MAX });
+        assert_eq!(most.map(|item| item.bits()), Some(u32::MAX));
+    }
+
+    #[test]
+    fn look_alikes_are_named_in_their_order() {
+        let mut found = EvidenceSet::default();
+        assert_eq!(found.ruled_out().count(), 0);
+        for look_alike in LookAlike::ALL.iter().rev() {
+            found.rule_out(*look_alike);
+            found.rule_out(*look_alike);
+        }
+        assert_eq!(found.ruled_out().collect::<Vec<_>>(), LookAlike::ALL);
+    }
+}

@@ -342,6 +342,34 @@ impl Reader<'_> {
     }
 }
 
+/// Rules out what shows a constant word and a counter as data does.
+fn looks_like_another(packet: &FlowPacket<'_>, opcode: u8, run: &Run, other: &Run, found: &mut EvidenceSet) -> bool {
+    let claimed = packet.u16(2).map_or(0, u32::from);
+    if opcode == DATA_V2 {
+        // TURN channel data (RFC 8656, 12.4): a length in bytes 2 and 3, the rest padded to four at most.
+        if (claimed..=claimed + 3).contains(&(packet.length - 4)) {
+            return true;
+        }
+        found.rule_out(LookAlike::TurnChannel);
+        // ESP in UDP whose SPI begins with 0x48 to 0x4f: on its port, without checksums, in fours, and with
+        // another word in the other direction.
+        let esp_form = !run.odd_length && !run.checksummed && packet.ip_version == 4;
+        let same_word = other.word > 0 && other.first_word() == run.first_word();
+        if (esp_form || packet.on_port(4500)) && !same_word {
+            return true;
+        }
+        found.rule_out(LookAlike::EspInUdp);
+        found.rule_out(LookAlike::Quic);
+    } else {
+        // GTP-U (TS 29.281, 5.1): version 1, message type 255, and the length behind the header.
+        if packet.payload.get(1) == Some(&0xff) && claimed + 8 == packet.length {
+            return true;
+        }
+        found.rule_out(LookAlike::GtpU);
+    }
+    false
+}
+
 fn u16_at(payload: &[u8], at: usize) -> Option<u16> {
     payload.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
 }
@@ -668,7 +696,7 @@ impl OpenVpn {
         if count < 2 {
             return;
         }
-        if self.looks_like_another(packet, opcode, length, run, &runs[own ^ 1], record.is_some(), found) {
+        if record.is_none() && looks_like_another(packet, opcode, run, &runs[own ^ 1], found) {
             return;
         }
         found.observe(kind, packet);
@@ -694,46 +722,6 @@ impl OpenVpn {
         self.midflow.get_or_insert(true);
         self.variant.get_or_insert(Variant::Data);
         self.raise(level);
-    }
-
-    /// Rules out what shows a constant word and a counter as data does.
-    fn looks_like_another(
-        &self,
-        packet: &FlowPacket<'_>,
-        opcode: u8,
-        length: u32,
-        run: &Run,
-        other: &Run,
-        in_stream: bool,
-        found: &mut EvidenceSet,
-    ) -> bool {
-        if in_stream {
-            return false;
-        }
-        let claimed = packet.u16(2).map_or(0, u32::from);
-        if opcode == DATA_V2 {
-            // TURN channel data (RFC 8656, 12.4): a length in bytes 2 and 3, the rest padded to four at most.
-            if (claimed..=claimed + 3).contains(&(length - 4)) {
-                return true;
-            }
-            found.rule_out(LookAlike::TurnChannel);
-            // ESP in UDP whose SPI begins with 0x48 to 0x4f: on its port, without checksums, in fours, and with
-            // another word in the other direction.
-            let esp_form = !run.odd_length && !run.checksummed && packet.ip_version == 4;
-            let same_word = other.word > 0 && other.first_word() == run.first_word();
-            if (esp_form || packet.on_port(4500)) && !same_word {
-                return true;
-            }
-            found.rule_out(LookAlike::EspInUdp);
-            found.rule_out(LookAlike::Quic);
-        } else {
-            // GTP-U (TS 29.281, 5.1): version 1, message type 255, and the length behind the header.
-            if packet.payload.get(1) == Some(&0xff) && claimed + 8 == length {
-                return true;
-            }
-            found.rule_out(LookAlike::GtpU);
-        }
-        false
     }
 
     fn raise(&mut self, confidence: Confidence) {

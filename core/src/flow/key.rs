@@ -126,6 +126,35 @@ mod tests {
         }
     }
 
+    /// The same flow has the same shard and id on every machine; computed apart from this code, by Python's integers.
+    #[test]
+    fn hashes_never_change() {
+        let mut packet = Packet { source_port: 40_440, destination_port: 51_820, ip_version: 4, ..Packet::default() };
+        packet.source[..4].copy_from_slice(&[100, 64, 7, 22]);
+        packet.destination[..4].copy_from_slice(&[203, 0, 113, 10]);
+        let (key, from_low) = FlowKey::of(&packet, KeyMode::FiveTuple);
+        let pair = key.pair_hash(0);
+        assert!(from_low);
+        assert_eq!((pair, FlowKey::shard(pair)), (0x7ba2_200a_968c_a4c1, 10));
+        assert_eq!(key.hash(pair), 0xdbb1_d863_d28e_093e);
+    }
+
+    #[test]
+    fn transports_versions_and_the_ends_of_ipv6_addresses_tell_flows_apart() {
+        let base = packet(1, 2, 3, 4);
+        let (key, _) = FlowKey::of(&base, KeyMode::FiveTuple);
+        let mut last_octet = base;
+        last_octet.ip_version = 6;
+        let (six, _) = FlowKey::of(&last_octet, KeyMode::FiveTuple);
+        last_octet.source[15] = 1;
+        let (other, _) = FlowKey::of(&last_octet, KeyMode::FiveTuple);
+        assert!(key != six && six != other);
+        assert_ne!(six.pair_hash(0), other.pair_hash(0));
+        let (tcp, _) = FlowKey::of(&Packet { transport: Transport::Tcp, ..base }, KeyMode::FiveTuple);
+        assert!(tcp != key && tcp.hash(tcp.pair_hash(0)) != key.hash(key.pair_hash(0)));
+        assert_eq!(tcp.pair_hash(0), key.pair_hash(0));
+    }
+
     #[test]
     fn the_mode_tells_vlans_and_paths_apart() {
         let mut tagged = packet(1, 2, 3, 4);

@@ -292,6 +292,7 @@ impl Shard {
                 candidate: Candidate::default(),
                 reported: None,
                 said_to_pair: None,
+                unreported: false,
                 tag: 0,
                 generation: self.generation,
                 next_update: 0,
@@ -372,7 +373,11 @@ impl Shard {
             },
         };
         if !self.enter_pool(slot, finding.phase, routed) {
-            if known.is_none() {
+            // Once for each flow, however many packets it has.
+            if let Some(tracked) = self.table.flow_mut(slot).tracked.as_mut()
+                && tracked.reported.is_none()
+                && !std::mem::replace(&mut tracked.unreported, true)
+            {
                 self.counters.unreported += 1;
             }
             return;
@@ -491,6 +496,10 @@ impl Shard {
             let same_session = facts.spi != 0 && session.is_some_and(|session| session.encrypted);
             if tracked.candidate.raise_by_pair(routed.number, routed.now, established, same_session, initiator) {
                 tracked.reported = tracked.candidate.best();
+                // Past its attempt it must leave that pool, where a flood of openings would push it out.
+                if let Some((_, finding)) = tracked.reported {
+                    self.enter_pool(slot, finding.phase, routed);
+                }
                 self.push_report(slot, Report::Changed, routed.number, routed.now, None);
             }
         }
@@ -609,3 +618,6 @@ fn is_l2tp_opening(packet: &FlowPacket<'_>) -> bool {
         && packet.u16(4) == Some(0)
         && packet.u64(12) == Some(0x8008_0000_0000_0001)
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,8 @@ pub struct Tracked {
     pub reported: Option<(Protocol, Finding)>,
     /// IPsec: what the pair of hosts was told last.
     pub said_to_pair: Option<PairFacts>,
+    /// Its pool was full when it was to be reported.
+    pub unreported: bool,
     /// Python's tag.
     pub tag: u32,
     /// Tells this flow from a former one in the same slot.
@@ -226,3 +228,6 @@ impl Table {
         self.hand = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,11 +132,9 @@ mod tests {
                 wheel.insert(&mut slab, slot as u32, deadline * SECOND);
             }
             let mut waiting: Vec<u32> = (0..deadlines.len() as u32).collect();
-            for slot in 0..deadlines.len() {
-                if removed[slot] {
-                    wheel.remove(&mut slab, slot as u32);
-                    waiting.retain(|&other| other != slot as u32);
-                }
+            for slot in (0..deadlines.len() as u32).filter(|&slot| removed[slot as usize]) {
+                wheel.remove(&mut slab, slot);
+                waiting.retain(|&other| other != slot);
             }
             for step in steps {
                 now += step * SECOND;
