@@ -366,6 +366,11 @@ impl Engine {
     /// Begins a capture from a source. One that was not finished is forgotten.
     pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
         self.collect(0);
+        if self.state != State::Idle {
+            // Now: the next capture may have no frame, at which its shards would be told.
+            let _ = self.command(&Command::Begin { chain: 0 });
+            self.note_clock();
+        }
         self.reports.clear();
         self.source = Some(source);
         self.state = State::Reading;
@@ -622,3 +627,6 @@ fn worker_is_gone() -> CaptureError {
         expected: "all workers to run until the capture is done".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
 //! Helpers for the tests: one flow, fed as the table feeds it.
-#![allow(clippy::expect_used)] // a test may
 
 use super::*;
 

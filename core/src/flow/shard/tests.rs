@@ -1,5 +1,4 @@
 //! One shard, packet by packet.
-#![allow(clippy::expect_used, clippy::panic)] // a test may
 
 use super::*;
 use crate::fingerprint::Variant;

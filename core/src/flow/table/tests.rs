@@ -1,5 +1,4 @@
 //! The table against a plain map.
-#![allow(clippy::expect_used)] // a test may
 
 use super::*;
 use proptest::prelude::*;

@@ -1,0 +1,356 @@
+//! The engine over captures that are written here, byte by byte.
+
+use super::*;
+use crate::capture::open_reader;
+use crate::fingerprint::testing::{Random, hex, padded};
+use crate::flow::{EndReason, Report};
+use std::collections::BTreeMap;
+
+const START: u64 = 1_795_322_142;
+
+/// A classic pcap with microseconds, Ethernet.
+fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut data = hex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000 01000000");
+    for (microseconds, frame) in frames {
+        for field in [(microseconds / 1_000_000) as u32, (microseconds % 1_000_000) as u32] {
+            data.extend(field.to_le_bytes());
+        }
+        for length in [frame.len() as u32, frame.len() as u32] {
+            data.extend(length.to_le_bytes());
+        }
+        data.extend(frame);
+    }
+    data
+}
+
+/// Ethernet, IPv4 and whatever comes then.
+fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = hex("020000000001 020000000002 0800 4500");
+    frame.extend((20 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 1]);
+    frame.extend(fragment.to_be_bytes());
+    frame.extend([64, protocol, 0, 0]);
+    frame.extend(source);
+    frame.extend(destination);
+    frame.extend(payload);
+    frame
+}
+
+fn udp(source: ([u8; 4], u16), destination: ([u8; 4], u16), payload: &[u8]) -> Vec<u8> {
+    let mut datagram = source.1.to_be_bytes().to_vec();
+    datagram.extend(destination.1.to_be_bytes());
+    datagram.extend((8 + payload.len() as u16).to_be_bytes());
+    datagram.extend([0x12, 0x34]);
+    datagram.extend(payload);
+    ipv4(source.0, destination.0, 17, 0, &datagram)
+}
+
+fn wireguard(kind: u8, index: u32, counter: u64, length: usize) -> Vec<u8> {
+    let mut payload = padded(&format!("{kind:02x}000000"), length);
+    payload[4..8].copy_from_slice(&index.to_le_bytes());
+    match kind {
+        1 => {
+            payload[39] &= 0x7f;
+            payload[132..].fill(0);
+        }
+        _ => payload[8..16].copy_from_slice(&counter.to_le_bytes()),
+    }
+    payload
+}
+
+/// 400 flows, all kinds, in a random order that is always the same: what each packet of a flow is goes by how many the
+/// flow has had. In between, what makes no flow or cannot be decoded.
+fn mixed(packets: usize) -> Vec<(u64, Vec<u8>)> {
+    let mut random = Random(7);
+    let mut sent = vec![0_u32; 400];
+    let (mut frames, mut time) = (Vec::new(), START * 1_000_000);
+    for _ in 0..packets {
+        // Seconds now and then, so that flows time out in the middle.
+        time += if random.below(50) == 0 { random.below(40_000_000) } else { random.below(2_000) };
+        let flow = random.below(sent.len() as u64) as usize;
+        let number = sent[flow];
+        sent[flow] += 1;
+        let client = [100, 64, (flow / 50) as u8, (flow % 50) as u8];
+        let server = [203, 0, 113, (flow % 7) as u8];
+        let (here, there) = ((client, 40_000 + flow as u16), (server, 51_820));
+        let length = 48 + 16 * random.below(20) as usize;
+        frames.push(match flow % 8 {
+            0 if number == 0 => (time, udp(here, there, &wireguard(1, flow as u32 + 70_000, 0, 148))),
+            0 => (time, udp(here, there, &wireguard(4, flow as u32 + 90_000, u64::from(number) - 1, length))),
+            1 if number % 2 == 0 => (time, udp(here, there, &wireguard(4, 0x0909_0909, u64::from(number) + 1, length))),
+            1 => (time, udp(there, here, &wireguard(4, 0x0a0a_0a0a, u64::from(number), length))),
+            // An opening and nothing more: attempts.
+            2 => (time, udp(here, there, &wireguard(1, 0x1111_1111 + number, 0, 148))),
+            3 if number % 3 == 0 => (time, udp(here, there, &hex("38fedd71acbd95fc8e0000000000"))),
+            3 => (time, udp(there, here, &hex("40bca5293e6b60c1050100000000fedd71acbd95fc8e00000000"))),
+            4 => {
+                let mut esp = hex("c04221bf");
+                esp.extend((number + 1).to_be_bytes());
+                esp.resize(length.next_multiple_of(4), 0x5a);
+                (time, ipv4(client, server, 50, 0, &esp))
+            }
+            5 => (time, udp((client, 4_500), (server, 4_500), &padded(AUTH_REQUEST, 308))),
+            6 => (time, udp(here, (server, 53), &random.bytes(length))),
+            _ => match random.below(6) {
+                0 => (time, hex("ffffffffffff 020000000002 0806 0001080006040001")),
+                1 => (time, ipv4(client, server, 1, 0, &random.bytes(20))),
+                2 => (time, ipv4(client, server, 17, 185, &random.bytes(200))),
+                3 => (time, ipv4(client, server, 6, 0, &random.bytes(10))),
+                4 => (time, hex("020000000001 020000000002 0800 45")),
+                _ => (time, ipv4(client, server, 89, 0, &random.bytes(30))),
+            },
+        });
+    }
+    frames
+}
+
+/// ikev2-cookie, packet 7.
+const AUTH_REQUEST: &str = "00000000e4253abab1db136d74ec6740d142e46f2e202308000000010000013023000114d44098a3d9bc2b2d";
+
+fn settings(workers: usize) -> Settings {
+    Settings {
+        workers,
+        update_interval: 30,
+        packet_milestones: vec![4, 16],
+        duration_milestones: vec![SECOND, 60 * SECOND],
+        ..Settings::default()
+    }
+}
+
+fn begin(engine: &mut Engine, data: &[u8], block: usize) {
+    let source = open_reader(Box::new(std::io::Cursor::new(data.to_vec())), Some(data.len() as u64), block);
+    engine.begin(source.expect("a capture"), "directory/name.pcap");
+}
+
+/// Everything that a replay reports, and how many polls it took.
+fn replay(engine: &mut Engine, data: &[u8], block: usize, longest: Duration) -> (Vec<FlowReport>, usize) {
+    begin(engine, data, block);
+    let (mut reports, mut polls) = (Vec::new(), 0);
+    while let Some(mut some) = engine.poll(longest).expect("a whole capture") {
+        reports.append(&mut some);
+        polls += 1;
+    }
+    assert!(!engine.is_busy());
+    (reports, polls)
+}
+
+fn as_text(reports: &[FlowReport]) -> Vec<String> {
+    reports.iter().map(|report| format!("{report:?}")).collect()
+}
+
+fn stats(engine: &Engine) -> BTreeMap<String, u64> {
+    engine.stats().into_iter().collect()
+}
+
+/// Frames are decoded or not; decoded ones are packets of flows, of none, or later fragments; flows are or were.
+fn assert_balanced(stats: &BTreeMap<String, u64>) {
+    let sum = |prefix: &str| -> u64 {
+        stats.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+    };
+    assert_eq!(stats["frames"], stats["decoded"] + sum("undecoded."));
+    assert_eq!(stats["decoded"], stats["flow_packets"] + sum("no_flow.") + stats["fragments_unmatched"]);
+}
+
+#[test]
+fn workers_blocks_and_pauses_change_nothing() {
+    let data = capture(&mixed(6_000));
+    let mut expected = None;
+    for workers in [1, 2, 7, 64] {
+        for (block, longest) in [(1 << 20, Duration::from_secs(60)), (3_000, Duration::ZERO)] {
+            let mut engine = Engine::new(settings(workers)).expect("settings within their ranges");
+            let (reports, polls) = replay(&mut engine, &data, block, longest);
+            assert!(polls > 50 || block > 3_000);
+            assert!(reports.is_sorted_by_key(|report| (report.number, report.flow_id)));
+            let (text, stats) = (as_text(&reports), stats(&engine));
+            assert_balanced(&stats);
+            let (known, known_stats) = expected.get_or_insert_with(|| (text.clone(), stats.clone()));
+            assert!(*known == text, "{workers} workers, blocks of {block}: {} and {}", known.len(), text.len());
+            assert_eq!(*known_stats, stats);
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_frame_is_counted_once() {
+    let frames = mixed(6_000);
+    let mut engine = Engine::new(settings(1)).expect("settings within their ranges");
+    let (reports, _) = replay(&mut engine, &capture(&frames), 1 << 20, Duration::from_secs(60));
+    let stats = stats(&engine);
+    assert_balanced(&stats);
+    assert_eq!(stats["frames"], 6_000);
+    assert_eq!(stats["bytes"], frames.iter().map(|(_, frame)| frame.len() as u64).sum::<u64>());
+    for name in [
+        "no_flow.arp",
+        "no_flow.icmp",
+        "no_flow.other_ip",
+        "fragments_unmatched",
+        "undecoded.tcp_malformed",
+        "undecoded.ipv4_malformed",
+    ] {
+        let what: fn(&[u8]) -> bool = match name {
+            "no_flow.arp" => |frame| frame[12..14] == [8, 6],
+            "undecoded.ipv4_malformed" => |frame| frame.len() < 34 && frame[12..14] == [8, 0],
+            "fragments_unmatched" => |frame| frame.len() > 34 && frame[21] == 185,
+            "no_flow.icmp" => |frame| frame.len() > 34 && frame[23] == 1,
+            "undecoded.tcp_malformed" => |frame| frame.len() > 34 && frame[23] == 6,
+            _ => |frame| frame.len() > 34 && frame[23] == 89,
+        };
+        assert_eq!(stats[name], frames.iter().filter(|(_, frame)| what(frame)).count() as u64, "{name}");
+    }
+    // Each flow is reported first, then otherwise, last as ended, and its counters never fall.
+    let mut flows: BTreeMap<u64, Vec<&FlowReport>> = BTreeMap::new();
+    for report in &reports {
+        flows.entry(report.flow_id).or_default().push(report);
+    }
+    assert_eq!(flows.len() as u64, stats["flows.recognised"]);
+    assert_eq!(stats["flows.active.undecided"] + stats["flows.active.attempt"] + stats["flows.active.recognised"], 0);
+    for rows in flows.values() {
+        let kinds: Vec<_> = rows.iter().map(|row| row.report).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == Report::Recognised).count(), 1);
+        assert_eq!((kinds[0], kinds[kinds.len() - 1]), (Report::Recognised, Report::Ended));
+        assert!(kinds[1..kinds.len() - 1].iter().all(|kind| *kind != Report::Ended));
+        assert!(rows.is_sorted_by_key(|row| (row.packets[0] + row.packets[1], row.bytes[0] + row.bytes[1])));
+        assert!(rows.iter().all(|row| row.end_reason.is_some() == (row.report == Report::Ended)));
+        assert!(rows.is_sorted_by_key(|row| row.finding.confidence));
+    }
+}
+
+#[test]
+fn a_capture_that_is_cut_gives_what_was_whole_then_the_error_then_the_ends() {
+    let frames = mixed(3_000);
+    let mut data = capture(&frames);
+    let whole = data.len();
+    data.extend(&[0; 7]);
+    for workers in [1, 7] {
+        for block in [3_000, 1 << 20] {
+            let mut engine = Engine::new(settings(workers)).expect("settings within their ranges");
+            let (complete, _) = replay(&mut engine, &data[..whole], block, Duration::ZERO);
+            let mut engine = Engine::new(settings(workers)).expect("settings within their ranges");
+            begin(&mut engine, &data, block);
+            let (mut reports, mut errors) = (Vec::new(), Vec::new());
+            loop {
+                match engine.poll(Duration::ZERO) {
+                    Ok(Some(mut some)) => reports.append(&mut some),
+                    Ok(None) => break,
+                    Err(error) => errors.push(error),
+                }
+            }
+            assert_eq!(errors.len(), 1);
+            assert_eq!((errors[0].reason, errors[0].offset), (Reason::Truncated, Some(whole as u64)));
+            // Nothing of what was whole is missing.
+            assert!(as_text(&reports) == as_text(&complete));
+            assert!(reports.iter().any(|report| report.end_reason == Some(EndReason::ForcedEnd)));
+            assert_eq!(engine.poll(Duration::ZERO).expect("no second error").map(|reports| reports.len()), None);
+        }
+    }
+}
+
+#[test]
+fn tags_are_in_every_later_report() {
+    for workers in [1, 7] {
+        let mut engine = Engine::new(settings(workers)).expect("settings within their ranges");
+        begin(&mut engine, &capture(&mixed(3_000)), 3_000);
+        let (mut tags, mut ended) = (BTreeMap::new(), 0);
+        while let Some(reports) = engine.poll(Duration::ZERO).expect("a whole capture") {
+            let mut new = Vec::new();
+            for report in reports {
+                let tag = report.flow_id as u32 | 1;
+                // Rows of the poll that brings the first one do not have it yet.
+                if let Some(known) = tags.get(&report.flow_id) {
+                    assert_eq!(report.tag, *known);
+                    ended += usize::from(report.report == Report::Ended);
+                } else if report.report != Report::Ended {
+                    new.push((report.flow_id, report.handle, tag));
+                }
+            }
+            tags.extend(new.iter().map(|(flow, _, tag)| (*flow, *tag)));
+            engine.set_tags(new.iter().map(|(_, handle, tag)| (*handle, *tag)).collect()).expect("running workers");
+        }
+        assert!(ended > 200);
+    }
+}
+
+#[test]
+fn reading_can_be_stopped_and_another_capture_begun() {
+    for workers in [1, 2] {
+        let data = capture(&mixed(3_000));
+        let mut engine = Engine::new(settings(workers)).expect("settings within their ranges");
+        begin(&mut engine, &data, 3_000);
+        for _ in 0..20 {
+            assert!(engine.poll(Duration::ZERO).expect("a whole capture").is_some());
+        }
+        engine.finish();
+        let last = engine.poll(Duration::ZERO).expect("a whole capture").expect("the ends");
+        assert!(!last.is_empty());
+        assert!(last.iter().all(|row| row.end_reason == Some(EndReason::ForcedEnd)));
+        assert!(engine.poll(Duration::ZERO).expect("nothing").is_none());
+
+        // One that is not finished is forgotten, also when the next one has no frame at all.
+        begin(&mut engine, &data, 3_000);
+        for _ in 0..20 {
+            assert!(engine.poll(Duration::ZERO).expect("a whole capture").is_some());
+        }
+        let (reports, _) = replay(&mut engine, &capture(&[]), 3_000, Duration::ZERO);
+        assert_eq!(reports.len(), 0);
+        assert_eq!(stats(&engine)["flows.active.recognised"], 0);
+
+        // The same capture after another one gives what it gives alone.
+        let (after, _) = replay(&mut engine, &data, 3_000, Duration::ZERO);
+        let mut fresh = Engine::new(settings(workers)).expect("settings within their ranges");
+        let (alone, _) = replay(&mut fresh, &data, 1 << 20, Duration::from_secs(60));
+        let without_handles = |reports: &[FlowReport]| -> Vec<String> {
+            let rows = reports.iter().map(|row| FlowReport { handle: 0, ..row.clone() });
+            rows.map(|row| format!("{row:?}")).collect()
+        };
+        assert!(without_handles(&after) == without_handles(&alone));
+        assert_balanced(&stats(&engine));
+        assert_eq!(stats(&engine)["captures"], 4);
+    }
+}
+
+#[test]
+fn small_bounds_hold_whatever_the_number_of_workers() {
+    let data = capture(&mixed(6_000));
+    let mut expected = None;
+    for workers in [1, 7] {
+        let small = Settings { max_undecided: 64, max_attempts: 64, max_recognised: 64, ..settings(workers) };
+        let mut engine = Engine::new(small).expect("settings within their ranges");
+        let (reports, _) = replay(&mut engine, &data, 1 << 20, Duration::ZERO);
+        let stats = stats(&engine);
+        assert!(stats["flows.evicted.undecided"] > 0 && stats["flows.evicted.attempt"] > 0);
+        assert!(stats["flows.unreported"] > 0);
+        assert_balanced(&stats);
+        let found = (as_text(&reports), stats);
+        assert!(*expected.get_or_insert_with(|| found.clone()) == found);
+    }
+}
+
+#[test]
+fn settings_out_of_their_ranges_are_named() {
+    let cases: [(&str, fn(&mut Settings)); 7] = [
+        ("workers", |settings| settings.workers = 0),
+        ("workers", |settings| settings.workers = 65),
+        ("max_undecided", |settings| settings.max_undecided = 63),
+        ("max_attempts", |settings| settings.max_attempts = (1 << 26) + 1),
+        ("max_recognised", |settings| settings.max_recognised = 0),
+        ("update_interval_s", |settings| settings.update_interval = 0),
+        ("duration_milestones_s", |settings| settings.duration_milestones = vec![1; 65]),
+    ];
+    for (name, change) in cases {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        assert_eq!(Engine::new(settings).err().map(|error| error.setting), Some(name));
+    }
+}
+
+#[test]
+fn link_types_are_listed_with_their_frames() {
+    let mut engine = Engine::new(settings(1)).expect("settings within their ranges");
+    let mut data = capture(&mixed(10));
+    // 147: USER0, which nothing here decodes.
+    data[20] = 147;
+    replay(&mut engine, &data, 1 << 20, Duration::ZERO);
+    assert_eq!(engine.link_types(), [(LinkType(147), 10)]);
+    assert_eq!(stats(&engine)["undecoded.link_type_unsupported"], 10);
+    assert_eq!(engine.progress(), (data.len() as u64, Some(data.len() as u64)));
+}
