@@ -3,9 +3,16 @@
 //!
 //! No part of the library's interface.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::time::Duration;
 
-use crate::capture::{BLOCK, CaptureError, FrameBatch, FrameRef, open_reader};
+use crate::capture::{BLOCK, CaptureError, FrameBatch, FrameRef, LinkType, open_reader};
+use crate::decode::{Transport, link_type_is_supported};
+use crate::engine::{Engine, Settings};
+use crate::fingerprint::stream::{self, Record};
+use crate::fingerprint::{self, Candidate, Confidence, FlowPacket, Protocol, Run};
+use crate::flow::Report;
 
 /// Where [`capture`] stops: a small input can unpack to very much.
 const ENOUGH: usize = 32 << 20;
@@ -64,6 +71,269 @@ fn drain(data: &[u8], block: usize, mut take: impl FnMut(&FrameRef, &[u8]) -> bo
         }
         if !more? {
             return Ok(());
+        }
+    }
+}
+
+/// Takes an input apart, front to back; what is missing is zero or empty.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or(0)
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// How times move on, by the low bits of a step: hardly, by seconds, past each timeout, back, and to the ends of time.
+fn later(time: i64, step: u8) -> i64 {
+    const SECOND: i64 = 1_000_000_000;
+    let by = i64::from(step >> 3) + 1;
+    match step & 7 {
+        0..=2 => time.saturating_add(by * 1_000_000),
+        3 => time.saturating_add(by * SECOND),
+        4 => time.saturating_add(by * 60 * SECOND),
+        5 => time.saturating_add(by * 3_600 * SECOND),
+        6 => time.saturating_sub(by * SECOND),
+        _ if step >> 3 == 0 => i64::MAX,
+        _ if step >> 3 == 1 => i64::MIN,
+        _ => time,
+    }
+}
+
+/// Whole frames through decode, flows and fingerprints. `data`: the link type (2), then for each frame its captured
+/// length (2), by how much it was longer, how time moved on, and its bytes. Bounds are as small as they may be.
+///
+/// # Panics
+/// When counters do not add up, or reports come out of order.
+pub fn frame(data: &[u8]) {
+    let mut input = Input(data);
+    let link = input.u16();
+    // Byte order and version of a pcap with nanoseconds, its zone, accuracy and snaplen.
+    let mut capture = vec![0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
+    capture.extend(u32::from(link).to_le_bytes());
+    let (mut frames, mut time) = (0_u64, 1_795_322_142_000_000_000_i64);
+    while !input.is_empty() {
+        let length = usize::from(input.u16() & 0x0fff);
+        let (cut, step) = (u32::from(input.byte()), input.byte());
+        let bytes = input.take(length);
+        time = later(time, step);
+        let original = bytes.len() as u32 + cut;
+        let fields = [
+            time.div_euclid(1_000_000_000) as u32,
+            time.rem_euclid(1_000_000_000) as u32,
+            bytes.len() as u32,
+            original,
+        ];
+        capture.extend(fields.into_iter().flat_map(u32::to_le_bytes));
+        capture.extend(bytes);
+        frames += 1;
+    }
+    let settings = Settings {
+        min_confidence: Confidence::Possible,
+        max_undecided: 64,
+        max_attempts: 64,
+        max_recognised: 64,
+        update_interval: 1,
+        packet_milestones: vec![2, 3],
+        duration_milestones: vec![1_000_000, 1_000_000_000],
+        ..Settings::default()
+    };
+    let (Ok(mut engine), Ok(source)) =
+        (Engine::new(settings), open_reader(Box::new(Cursor::new(capture)), None, BLOCK))
+    else {
+        unreachable!("an engine and a capture within their bounds");
+    };
+    engine.begin(source, "frame");
+    let mut reports = Vec::new();
+    while let Ok(Some(mut some)) = engine.poll(Duration::ZERO) {
+        reports.append(&mut some);
+    }
+
+    let stats: BTreeMap<String, u64> = engine.stats().into_iter().collect();
+    let sum = |prefix: &str| stats.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum();
+    let (undecoded, no_flow): (u64, u64) = (sum("undecoded."), sum("no_flow."));
+    assert_eq!(stats["frames"], frames);
+    assert_eq!(frames, stats["decoded"] + undecoded);
+    assert_eq!(stats["decoded"], stats["flow_packets"] + no_flow + stats["fragments_unmatched"]);
+    assert!(stats["decoded"] == 0 || link_type_is_supported(LinkType(link)));
+    let active: u64 = sum("flows.active.");
+    assert_eq!(active, 0, "flows that have not ended");
+    assert!(reports.is_sorted_by_key(|report| (report.number, report.flow_id)));
+    let mut running = BTreeMap::new();
+    for report in &reports {
+        let before = match report.report {
+            Report::Recognised => running.insert(report.flow_id, report),
+            Report::Ended => running.remove(&report.flow_id),
+            _ => running.insert(report.flow_id, report),
+        };
+        assert_eq!(before.is_none(), report.report == Report::Recognised);
+        if let Some(before) = before {
+            assert!(before.finding.confidence <= report.finding.confidence);
+            assert!(before.packets <= report.packets && before.bytes <= report.bytes);
+        }
+        assert!(report.start <= report.end && !report.evidence.items().is_empty());
+    }
+    assert!(running.is_empty(), "a flow without an end");
+}
+
+/// The packets of one flow through the fingerprints. `data`: ports, then for each packet its kind, its captured length
+/// (2), by how much it was longer, how time moved on, and its bytes.
+///
+/// # Panics
+/// When confidence falls, or a finding has no evidence.
+pub fn datagrams(data: &[u8]) {
+    const PORTS: [[u16; 2]; 4] = [[40_000, 51_820], [500, 500], [4_500, 4_500], [40_000, 1_194]];
+    let mut input = Input(data);
+    let kind = input.byte();
+    let ports = PORTS[usize::from(kind & 3)];
+    let transport = match kind >> 2 & 3 {
+        1 => Transport::Esp,
+        2 => Transport::Ah,
+        _ => Transport::Udp,
+    };
+    let (mut flow, mut watch) = (Flow::new(), Watch::default());
+    while !input.is_empty() {
+        let (kind, length) = (input.byte(), usize::from(input.u16() & 0x0fff));
+        let (cut, step) = (u32::from(input.byte()), input.byte());
+        let payload = input.take(length);
+        let own = usize::from(kind & 1);
+        let checksum_zero = kind & 2 != 0;
+        flow.time = later(flow.time, step);
+        flow.number += 1;
+        let length = payload.len() as u32 + cut;
+        if transport == Transport::Udp {
+            flow.runs[own].update(payload, length, checksum_zero);
+        }
+        let packet = FlowPacket {
+            length,
+            transport,
+            ip_version: if kind & 4 == 0 { 4 } else { 6 },
+            source_port: ports[own],
+            destination_port: ports[own ^ 1],
+            checksum_zero,
+            ..flow.packet(payload, kind & 1)
+        };
+        watch.take(&packet);
+    }
+}
+
+/// The segments of one flow through the TCP cursor and the fingerprints. `data`: for each segment its kind, its
+/// sequence number relative to where the direction stands (2, signed), its captured length (2), by how much it was
+/// longer, how time moved on, and its bytes.
+///
+/// # Panics
+/// When a record is longer than it says or out of place, confidence falls, or a finding has no evidence.
+pub fn segments(data: &[u8]) {
+    let mut input = Input(data);
+    let (mut flow, mut watch) = (Flow::new(), Watch::default());
+    // Sequence numbers wrap early.
+    let starts = [0xffff_ff00_u32, 7];
+    let (mut next, mut cursors) = (starts, [stream::Cursor::default(), stream::Cursor::default()]);
+    while !input.is_empty() {
+        let (kind, relative, length) = (input.byte(), input.u16() as i16, usize::from(input.u16() & 0x0fff));
+        let (cut, step) = (u32::from(input.byte()), input.byte());
+        let payload = input.take(length);
+        let own = usize::from(kind & 1);
+        flow.time = later(flow.time, step);
+        flow.number += 1;
+        let sequence = next[own].wrapping_add_signed(i32::from(relative));
+        let length = payload.len() as u32 + cut;
+        next[own] = sequence.wrapping_add(length);
+        let stream_start = kind & 2 != 0 || sequence == starts[own];
+        let mut place = 0;
+        cursors[own].feed(
+            sequence,
+            payload,
+            length,
+            stream_start,
+            |length, first| length < 1_000 && first != Some(0xff),
+            |Record { head, length, place: now }| {
+                assert!(head.len() <= length as usize && (1..1_000).contains(&length));
+                assert!(place == 0 || now == place + 1);
+                place = now;
+            },
+        );
+        let packet = FlowPacket {
+            length,
+            transport: Transport::Tcp,
+            ip_version: 4,
+            source_port: 40_000,
+            destination_port: 1_194,
+            sequence,
+            stream_start,
+            ..flow.packet(payload, kind & 1)
+        };
+        watch.take(&packet);
+    }
+}
+
+/// What a flow's packets share.
+struct Flow {
+    time: i64,
+    number: u64,
+    runs: [Run; 2],
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self { time: 1_795_322_142_000_000_000, number: 0, runs: [Run::default(); 2] }
+    }
+
+    /// A packet; the caller changes what its transport has.
+    fn packet<'a>(&'a self, payload: &'a [u8], direction: u8) -> FlowPacket<'a> {
+        FlowPacket {
+            payload,
+            length: payload.len() as u32,
+            number: self.number,
+            time: self.time,
+            direction,
+            transport: Transport::Udp,
+            ip_version: 4,
+            source_port: 0,
+            destination_port: 0,
+            checksum_zero: false,
+            sequence: 0,
+            stream_start: false,
+            runs: &self.runs,
+        }
+    }
+}
+
+/// The fingerprints of a flow, as the table keeps them, and what they said before.
+#[derive(Default)]
+struct Watch {
+    candidate: Option<Candidate>,
+    before: Option<Confidence>,
+}
+
+impl Watch {
+    fn take(&mut self, packet: &FlowPacket<'_>) {
+        if self.candidate.is_none() && !fingerprint::screen(packet) {
+            return;
+        }
+        let candidate = self.candidate.get_or_insert_default();
+        let found = candidate.observe(packet);
+        let confidence = found.map(|(_, finding)| finding.confidence);
+        assert!(self.before <= confidence, "{:?}, then {confidence:?}", self.before);
+        self.before = confidence;
+        if let Some((protocol, finding)) = found {
+            assert!(!candidate.evidence().items().is_empty());
+            assert!(finding.initiator.is_none_or(|direction| direction <= 1));
+            assert_eq!(candidate.pair_facts().is_some(), protocol == Protocol::Ipsec);
         }
     }
 }

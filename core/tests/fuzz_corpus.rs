@@ -34,3 +34,28 @@ fn pcapng() {
 fn compressed() {
     run("compressed", vpn_classifier_core::fuzzing::capture);
 }
+
+#[test]
+fn frame() {
+    run("frame", vpn_classifier_core::fuzzing::frame);
+}
+
+#[test]
+fn wireguard() {
+    run("wireguard", vpn_classifier_core::fuzzing::datagrams);
+}
+
+#[test]
+fn openvpn() {
+    run("openvpn", vpn_classifier_core::fuzzing::datagrams);
+}
+
+#[test]
+fn ipsec() {
+    run("ipsec", vpn_classifier_core::fuzzing::datagrams);
+}
+
+#[test]
+fn stream() {
+    run("stream", vpn_classifier_core::fuzzing::segments);
+}

@@ -94,7 +94,8 @@ mod tests {
         found.add(kinds[1], 7, 70, 1, 92);
         found.add(kinds[0], 8, 80, 0, 148);
         found.add(kinds[1], 9, 90, 0, 93);
-        let items: Vec<_> = found.items().iter().map(|item| (item.kind.id, item.packet, item.time, item.count)).collect();
+        let items: Vec<_> =
+            found.items().iter().map(|item| (item.kind.id, item.packet, item.time, item.count)).collect();
         assert_eq!(items, [(kinds[1].id, 7, 70, 2), (kinds[0].id, 8, 80, 1)]);
         assert_eq!((found.items()[0].direction, found.items()[0].length), (1, 92));
         assert_eq!(found.items()[0].bits(), 2 * u32::from(kinds[1].bits));

@@ -522,7 +522,7 @@ impl Ipsec {
             return;
         }
         let (run, other) = (packet.run(), packet.other_run());
-        if run.word < 2 || run.odd_length {
+        if run.word < 2 || run.odd_length() {
             return;
         }
         // WireGuard's type words are SPIs too; TURN channel data (RFC 8656, 12.4) shows its length.
@@ -539,13 +539,13 @@ impl Ipsec {
             found.rule_out(LookAlike::MagicWord);
             found.rule_out(LookAlike::OpenVpnData);
         }
-        let zero_checksums = packet.ip_version == 4 && !run.checksummed;
+        let zero_checksums = packet.ip_version == 4 && !run.checksummed();
         let level = if on_port {
             match run.word {
                 4.. => Confidence::Confirmed,
                 _ => Confidence::Likely,
             }
-        } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed && !other.odd_length {
+        } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed() && !other.odd_length() {
             Confidence::Confirmed
         } else if run.word >= 8 && zero_checksums && other.word > 0 {
             Confidence::Likely

@@ -9,7 +9,7 @@ mod evidence;
 pub mod ipsec;
 pub mod openvpn;
 mod run;
-mod stream;
+pub(crate) mod stream;
 pub mod wireguard;
 
 pub use evidence::{Evidence, EvidenceKind, EvidenceSet};
@@ -302,64 +302,102 @@ pub fn screen(packet: &FlowPacket<'_>) -> bool {
     WireGuard::screen(packet) || Ipsec::screen(packet) || OpenVpn::screen(packet)
 }
 
-/// The state of all protocols for one flow that passed [`screen`].
+/// The state of the protocol that holds a flow.
+enum State {
+    WireGuard(WireGuard),
+    OpenVpn(OpenVpn),
+    Ipsec(Ipsec),
+}
+
+impl State {
+    fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::WireGuard => Self::WireGuard(WireGuard::default()),
+            Protocol::OpenVpn => Self::OpenVpn(OpenVpn::default()),
+            Protocol::Ipsec => Self::Ipsec(Ipsec::default()),
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::WireGuard(_) => Protocol::WireGuard,
+            Self::OpenVpn(_) => Protocol::OpenVpn,
+            Self::Ipsec(_) => Protocol::Ipsec,
+        }
+    }
+
+    fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Option<Finding> {
+        let outcome = match self {
+            Self::WireGuard(state) => state.observe(packet, found),
+            Self::OpenVpn(state) => state.observe(packet, found),
+            Self::Ipsec(state) => state.observe(packet, found),
+        };
+        match outcome {
+            Outcome::Match(finding) => Some(finding),
+            Outcome::Undecided => None,
+        }
+    }
+}
+
+/// What is kept of a flow that passed [`screen`]: the state of one protocol, since what one wants to keep state
+/// for is hardly ever another's. Until it is confirmed another one may take its place with a better finding.
 #[derive(Default)]
 pub struct Candidate {
-    wireguard: WireGuard,
-    ipsec: Ipsec,
-    openvpn: OpenVpn,
-    /// Evidence by protocol, in the order of [`Protocol::ALL`].
-    found: [EvidenceSet; 3],
-    /// The best finding so far.
-    best: Option<(Protocol, Finding)>,
+    state: Option<State>,
+    finding: Option<Finding>,
+    found: EvidenceSet,
 }
 
 impl Candidate {
     /// Takes note of a packet; the best finding so far.
     pub fn observe(&mut self, packet: &FlowPacket<'_>) -> Option<(Protocol, Finding)> {
-        // A confirmed flow belongs to its protocol: the others would only find look-alikes of it.
-        if let Some((protocol, Finding { confidence: Confidence::Confirmed, .. })) = self.best {
-            let outcome = match protocol {
-                Protocol::WireGuard => self.wireguard.observe(packet, &mut self.found[0]),
-                Protocol::OpenVpn => self.openvpn.observe(packet, &mut self.found[1]),
-                Protocol::Ipsec => self.ipsec.observe(packet, &mut self.found[2]),
-            };
-            if let Outcome::Match(finding) = outcome {
-                self.best = Some((protocol, finding));
-            }
-            return self.best;
+        if let Some(state) = &mut self.state
+            && let Some(finding) = state.observe(packet, &mut self.found)
+        {
+            self.finding = Some(finding);
         }
-        let outcomes = [
-            (Protocol::WireGuard, self.wireguard.observe(packet, &mut self.found[0])),
-            (Protocol::Ipsec, self.ipsec.observe(packet, &mut self.found[2])),
-            (Protocol::OpenVpn, self.openvpn.observe(packet, &mut self.found[1])),
-        ];
-        for (protocol, outcome) in outcomes {
-            let Outcome::Match(finding) = outcome else { continue };
-            let better = match self.best {
-                None => true,
-                Some((known, best)) => known == protocol || finding.confidence > best.confidence,
-            };
-            if better {
-                self.best = Some((protocol, finding));
+        let confidence = self.finding.map(|finding| finding.confidence);
+        if confidence != Some(Confidence::Confirmed) {
+            let screens = [
+                (Protocol::WireGuard, WireGuard::screen as fn(&FlowPacket<'_>) -> bool),
+                (Protocol::Ipsec, Ipsec::screen),
+                (Protocol::OpenVpn, OpenVpn::screen),
+            ];
+            for (protocol, screen) in screens {
+                if self.state.as_ref().is_none_or(|state| state.protocol() != protocol) && screen(packet) {
+                    self.challenge(protocol, packet);
+                }
             }
         }
-        self.best
+        self.best()
+    }
+
+    /// Lets another protocol begin with this packet, and keeps the better one of the two.
+    fn challenge(&mut self, protocol: Protocol, packet: &FlowPacket<'_>) {
+        let (mut state, mut found) = (State::new(protocol), EvidenceSet::default());
+        let finding = state.observe(packet, &mut found);
+        let level = |finding: &Option<Finding>| finding.map(|finding| finding.confidence);
+        if level(&finding) > level(&self.finding) || self.finding.is_none() {
+            *self = Self { state: Some(state), finding, found };
+        }
     }
 
     /// The best finding so far.
     pub fn best(&self) -> Option<(Protocol, Finding)> {
-        self.best
+        Some((self.state.as_ref()?.protocol(), self.finding?))
     }
 
-    /// Evidence for a protocol.
-    pub fn evidence(&self, protocol: Protocol) -> &EvidenceSet {
-        &self.found[protocol as usize]
+    /// Evidence for the best finding.
+    pub fn evidence(&self) -> &EvidenceSet {
+        &self.found
     }
 
     /// What an IPsec flow says about its two hosts.
     pub fn pair_facts(&self) -> Option<PairFacts> {
-        matches!(self.best, Some((Protocol::Ipsec, _))).then(|| self.ipsec.pair_facts())
+        match &self.state {
+            Some(State::Ipsec(state)) if self.finding.is_some() => Some(state.pair_facts()),
+            _ => None,
+        }
     }
 
     /// Another flow between the same two hosts (IKE on port 500 or 4500, ESP) shows who initiated, or that a handshake
@@ -372,12 +410,12 @@ impl Candidate {
         same_session: bool,
         initiator: Option<u8>,
     ) -> bool {
-        let Some((Protocol::Ipsec, before)) = self.best else { return false };
-        let Outcome::Match(after) = self.ipsec.raise(finished, same_session, initiator) else { return false };
+        let (Some(State::Ipsec(state)), Some(before)) = (&mut self.state, self.finding) else { return false };
+        let Outcome::Match(after) = state.raise(finished, same_session, initiator) else { return false };
         if after.phase != before.phase {
-            self.found[Protocol::Ipsec as usize].add(&ipsec::SAME_HOSTS, number, time, 0, 0);
+            self.found.add(&ipsec::SAME_HOSTS, number, time, 0, 0);
         }
-        self.best = Some((Protocol::Ipsec, after));
+        self.finding = Some(after);
         after != before
     }
 }

@@ -13,6 +13,7 @@
 //!   data V2 AEAD        | op | peer id 3 | packet id 4 | tag 16 | ...
 //!   data V2 epoch (2.7) | op | peer id 3 | epoch 2 | counter 6 | ... | tag 16
 //!   data V1 AEAD        | op | packet id 4 | tag 16 | ...
+//!   data CBC            | op | V2: peer id 3 | HMAC | IV | whole blocks
 //! ```
 //!
 //! tls-crypt parses as plain too (no acknowledgments, a small "message id"), so the layouts are tried in the
@@ -148,6 +149,12 @@ static DATA_V1_RUN: EvidenceKind = kind(
     "P_DATA_V1: the same opcode and key id again, the packet id a little higher",
     "openvpn-wire-protocol, AEAD data packets",
 );
+static DATA_CBC_RUN: EvidenceKind = kind(
+    "openvpn.data_cbc_run",
+    11,
+    "A data opcode with the same key id (V2: and peer id) again, drawn bytes behind it, lengths in whole cipher blocks",
+    "openvpn-wire-protocol, CBC data packets",
+);
 static PING_LENGTH: EvidenceKind =
     kind("openvpn.ping_length", 4, "A packet of a keepalive's length among the data", "ping.c");
 static RECORD_CHAIN: EvidenceKind = kind(
@@ -181,7 +188,7 @@ struct Control {
     /// Session id of the peer in the acknowledgments.
     peer: Option<u64>,
     /// `None` in an ACK, and when encrypted.
-    message: Option<u32>,
+    message: Option<u8>,
     /// All fields of an opening hold.
     opening: bool,
     /// The opening ends with a wrapped client key.
@@ -328,7 +335,7 @@ impl Reader<'_> {
         }
         let message = u32_at(self.payload, at)?;
         at += 4;
-        control.message = Some(message);
+        control.message = u8::try_from(message).ok();
         let ends_here = at as u32 == self.length;
         match self.opcode {
             CLIENT_RESET_V2 => control.opening = acks == 0 && message == 0 && ends_here,
@@ -353,7 +360,7 @@ fn looks_like_another(packet: &FlowPacket<'_>, opcode: u8, run: &Run, other: &Ru
         found.rule_out(LookAlike::TurnChannel);
         // ESP in UDP whose SPI begins with 0x48 to 0x4f: on its port, without checksums, in fours, and with
         // another word in the other direction.
-        let esp_form = !run.odd_length && !run.checksummed && packet.ip_version == 4;
+        let esp_form = !run.odd_length() && !run.checksummed() && packet.ip_version == 4;
         let same_word = other.word > 0 && other.first_word() == run.first_word();
         if (esp_form || packet.on_port(4500)) && !same_word {
             return true;
@@ -392,6 +399,44 @@ fn record_is_legal(length: u32, first: Option<u8>) -> bool {
     })
 }
 
+/// A run of data packets of one format, and how many of them each level needs.
+struct DataRun {
+    kind: &'static EvidenceKind,
+    count: u8,
+    possible: u8,
+    likely: u8,
+    /// None: only a control packet can confirm it.
+    confirmed: Option<u8>,
+}
+
+impl DataRun {
+    /// What the latest packets of one direction are a run of.
+    fn of(run: &Run, opcode: u8, in_stream: bool) -> Option<Self> {
+        // In a stream each record's length leads to the next one, which counts beside the counter.
+        let levels = |kind, count, [possible, likely, confirmed]: [u8; 3]| {
+            let [possible, likely, confirmed] = if in_stream { [2, 4, 8] } else { [possible, likely, confirmed] };
+            Some(Self { kind, count, possible, likely, confirmed: Some(confirmed) })
+        };
+        match opcode {
+            DATA_V2 if run.epoch > 1 && run.epoch >= run.word => levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12]),
+            DATA_V2 if run.word > 1 => levels(&DATA_V2_RUN, run.word, [2, 6, 12]),
+            DATA_V1 if run.byte > 1 => levels(&DATA_V1_RUN, run.byte, [4, 8, 16]),
+            _ if is_cbc_run(run, opcode) => {
+                let [possible, likely] = if in_stream { [4, 8] } else { [8, 16] };
+                Some(Self { kind: &DATA_CBC_RUN, count: run.random, possible, likely, confirmed: None })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether lengths leave what a block cipher leaves: opcode (V2: and peer id), HMAC, IV and whole blocks. By eight,
+/// since BF-CBC has such blocks: 1 or 5 behind V1's one byte, 0 or 4 behind V2's four.
+fn is_cbc_run(run: &Run, opcode: u8) -> bool {
+    let first = if opcode == DATA_V2 { 0 } else { 1 };
+    run.random > 1 && run.lengths_differ() && (run.remainder() == first || run.remainder() == first + 4)
+}
+
 /// What was seen in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
@@ -399,21 +444,17 @@ struct Side {
     wrapping: Option<Wrapping>,
     replay: u32,
     time: u32,
-    message: Option<u32>,
+    message: Option<u8>,
     acks: u8,
     /// Time of the latest reset, nanoseconds.
     reset_time: i64,
-    /// Control packets of the session that differ from each other.
-    controls: u16,
     reset: bool,
     /// Any control packet but a reset.
     beyond_reset: bool,
-    /// TCP: records in the chain.
-    records: u32,
 }
 
 /// State of one flow.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct OpenVpn {
     sides: [Side; 2],
     streams: [Cursor; 2],
@@ -447,6 +488,7 @@ impl Fingerprint for OpenVpn {
         &DATA_V2_RUN,
         &DATA_EPOCH_RUN,
         &DATA_V1_RUN,
+        &DATA_CBC_RUN,
         &PING_LENGTH,
         &RECORD_CHAIN,
     ];
@@ -456,8 +498,9 @@ impl Fingerprint for OpenVpn {
             Transport::Udp => {
                 let run = packet.run();
                 match packet.payload.first().map(|byte| byte >> 3) {
-                    Some(DATA_V2) => run.word >= 2 || run.epoch >= 2,
-                    Some(DATA_V1) => run.byte >= 4,
+                    Some(opcode @ (DATA_V1 | DATA_V2)) => {
+                        DataRun::of(run, opcode, false).is_some_and(|format| format.count >= format.possible)
+                    }
                     Some(SOFT_RESET..=CONTROL_WKC) => {
                         Control::parse(packet.payload, packet.length, packet.time, None).is_some()
                     }
@@ -484,7 +527,7 @@ impl Fingerprint for OpenVpn {
             Transport::Udp => self.message(packet, packet.payload, packet.length, None, found),
             Transport::Tcp => {
                 let direction = usize::from(packet.direction & 1);
-                let mut stream = self.streams[direction];
+                let mut stream = std::mem::take(&mut self.streams[direction]);
                 stream.feed(
                     packet.sequence,
                     packet.payload,
@@ -514,7 +557,6 @@ impl OpenVpn {
         let own = usize::from(packet.direction & 1);
         let Some(&first) = payload.first() else { return };
         if let Some(record) = record {
-            self.sides[own].records = record.place;
             self.runs[own].update(payload, length, false);
             if record.place > 1 {
                 found.observe(&RECORD_CHAIN, packet);
@@ -559,7 +601,7 @@ impl OpenVpn {
             let repeated = same_session && packet.time.saturating_sub(self.sides[own].reset_time) >= SECOND;
             level = self.opening_level(packet, control, repeated, found);
             if !same_session {
-                self.sides[own] = Side { records: self.sides[own].records, ..Side::default() };
+                self.sides[own] = Side::default();
             }
             self.sides[own].reset = true;
             self.sides[own].reset_time = packet.time;
@@ -576,7 +618,6 @@ impl OpenVpn {
         if same_session && self.moves_on(own, control) {
             found.observe(&CONTROL_PAIR, packet);
             found.rule_out(LookAlike::Dns);
-            self.sides[own].controls = self.sides[own].controls.saturating_add(1);
             level = Confidence::Confirmed;
         }
         if control.peer.is_some_and(|peer| peer == self.sides[other].session) {
@@ -687,38 +728,27 @@ impl OpenVpn {
             return;
         }
         let run = &runs[own];
-        // Packets needed for each level, by what counts in clear (fingerprints of one direction alone).
-        let (kind, count, levels) = match opcode {
-            DATA_V2 if run.epoch >= run.word && run.epoch > 1 => (&DATA_EPOCH_RUN, run.epoch, [2, 6, 12]),
-            DATA_V2 => (&DATA_V2_RUN, run.word, [2, 6, 12]),
-            _ => (&DATA_V1_RUN, run.byte, [4, 8, 16]),
-        };
-        if count < 2 {
-            return;
-        }
+        let Some(format) = DataRun::of(run, opcode, record.is_some()) else { return };
         if record.is_none() && looks_like_another(packet, opcode, run, &runs[own ^ 1], found) {
             return;
         }
-        found.observe(kind, packet);
-        if run.ping_length && !self.ping {
+        found.observe(format.kind, packet);
+        if run.ping_length() && !self.ping {
             found.observe(&PING_LENGTH, packet);
             self.ping = true;
         }
-        let (possible, likely, confirmed) = match record {
-            // Chained records count with their lengths.
-            Some(_) => (2, 4, 8),
-            None => (levels[0], levels[1], levels[2]),
-        };
-        let sure = run.lengths_differ && (opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some());
-        let level = if count >= confirmed && sure {
-            Confidence::Confirmed
-        } else if count >= likely {
-            Confidence::Likely
-        } else if count >= possible {
-            Confidence::Possible
-        } else {
-            return;
-        };
+        // One clear byte before the counter is little: a keepalive or a renegotiation must speak for it.
+        let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some();
+        let level =
+            if format.confirmed.is_some_and(|least| format.count >= least) && run.lengths_differ() && enough_in_clear {
+                Confidence::Confirmed
+            } else if format.count >= format.likely {
+                Confidence::Likely
+            } else if format.count >= format.possible {
+                Confidence::Possible
+            } else {
+                return;
+            };
         self.midflow.get_or_insert(true);
         self.variant.get_or_insert(Variant::Data);
         self.raise(level);

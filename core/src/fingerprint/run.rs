@@ -8,26 +8,35 @@ const WINDOW: i64 = 64;
 /// Bytes at the head of a datagram that runs look at.
 const HEAD: usize = 12;
 
-/// The runs of one direction.
+/// By how much two words that were drawn at random differ at the least, but for one pair in 128.
+const RANDOM_STEP: u32 = 1 << 24;
+
+/// The runs of one direction. Counts stay at 255.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Run {
     head: [u8; HEAD],
-    first_length: u16,
     /// Datagrams in a row whose first four bytes are the same while the u32 at 4 rises by at most 64.
-    pub word: u16,
+    pub word: u8,
     /// The same for the u48 at 6, with the u16 at 4 constant and not zero.
-    pub epoch: u16,
+    pub epoch: u8,
     /// Datagrams in a row whose first byte is the same while the u32 at 1 rises by at most 64.
-    pub byte: u16,
-    /// Lengths in the run differ.
-    pub lengths_differ: bool,
-    /// A length in the run of words is not a multiple of four.
-    pub odd_length: bool,
-    /// A UDP checksum in the run of words is not zero.
-    pub checksummed: bool,
-    /// A keepalive of OpenVPN's data formats was among them (40, 44 or 37 bytes).
-    pub ping_length: bool,
+    pub byte: u8,
+    /// Datagrams in a row whose first byte (with opcode 9 of OpenVPN: the first four) is the same, while the next four
+    /// look drawn at random and the length leaves the same remainder by eight.
+    pub random: u8,
+    /// First length of the run.
+    first_length: u16,
+    flags: u8,
 }
+
+/// Of [`Run`]: lengths differ.
+const LENGTHS_DIFFER: u8 = 1;
+/// Of [`Run`]: a length is not a multiple of four.
+const ODD_LENGTH: u8 = 2;
+/// Of [`Run`]: a UDP checksum is not zero.
+const CHECKSUMMED: u8 = 4;
+/// Of [`Run`]: a keepalive's length.
+const PING_LENGTH: u8 = 8;
 
 impl Run {
     /// Takes note of a datagram. Those too short to judge, and exact repetitions, change nothing.
@@ -37,38 +46,79 @@ impl Run {
         if known && head == self.head {
             return;
         }
-        let word = step(u32_at(&self.head, 4), u32_at(&head, 4));
-        let byte = step(u32_at(&self.head, 1), u32_at(&head, 1));
-        let epoch = step48(&self.head, &head);
-        let same_word = known && head[..4] == self.head[..4];
-        let same_epoch = same_word && head[4..6] == self.head[4..6] && head[4..6] != [0, 0];
-        let same_byte = known && head[0] == self.head[0];
-        let (word_goes_on, epoch_goes_on, byte_goes_on) =
-            (same_word && word.is_some(), same_epoch && epoch.is_some(), same_byte && byte.is_some());
+        let before = self.head;
+        let same_word = known && head[..4] == before[..4];
+        let same_byte = known && head[0] == before[0];
+        let same_epoch = same_word && head[4..6] == before[4..6] && head[4..6] != [0, 0];
+        let word = step(u32_at(&before, 4), u32_at(&head, 4)).filter(|_| same_word);
+        let byte = step(u32_at(&before, 1), u32_at(&head, 1)).filter(|_| same_byte);
+        let epoch = step48(&before, &head).filter(|_| same_epoch);
+        // OpenVPN's P_DATA_V2 has a constant peer id before what is random.
+        let at = if head[0] >> 3 == 9 { 4 } else { 1 };
+        let apart = u32_at(&head, at).wrapping_sub(u32_at(&before, at)) as i32;
+        let random = head[..at] == before[..at]
+            && apart.unsigned_abs() > RANDOM_STEP
+            && known
+            && (length ^ u32::from(self.first_length)).is_multiple_of(8);
 
-        self.word = if word_goes_on { self.word.saturating_add(1) } else { 1 };
-        self.epoch = if epoch_goes_on { self.epoch.saturating_add(1) } else { 1 };
-        self.byte = if byte_goes_on { self.byte.saturating_add(1) } else { 1 };
-        if !word_goes_on && !epoch_goes_on && !byte_goes_on {
-            (self.lengths_differ, self.odd_length, self.checksummed, self.ping_length) = (false, false, false, false);
-            self.first_length = length as u16;
+        let count = |count: u8, goes_on: bool| if goes_on { count.saturating_add(1) } else { 1 };
+        self.word = count(self.word, word.is_some());
+        self.byte = count(self.byte, byte.is_some());
+        self.epoch = count(self.epoch, epoch.is_some());
+        self.random = count(self.random, random);
+        if word.is_none() && byte.is_none() && epoch.is_none() && !random {
+            (self.first_length, self.flags) = (length as u16, 0);
         }
-        self.lengths_differ |= length as u16 != self.first_length;
-        self.odd_length |= !length.is_multiple_of(4);
-        self.checksummed |= !checksum_zero;
-        self.ping_length |= matches!(length, 40 | 44 | 37);
-
+        self.note_length(length);
+        if !checksum_zero {
+            self.flags |= CHECKSUMMED;
+        }
         // A datagram that comes late leaves the highest counter in place.
-        let late =
-            (word_goes_on && word < Some(0)) || (epoch_goes_on && epoch < Some(0)) || (byte_goes_on && byte < Some(0));
-        if !late {
+        if word.or(byte).or(epoch).is_none_or(|step| step > 0) {
             self.head = head;
+        }
+    }
+
+    fn note_length(&mut self, length: u32) {
+        if length as u16 != self.first_length {
+            self.flags |= LENGTHS_DIFFER;
+        }
+        if !length.is_multiple_of(4) {
+            self.flags |= ODD_LENGTH;
+        }
+        if matches!(length, 40 | 44 | 37) {
+            self.flags |= PING_LENGTH;
         }
     }
 
     /// The constant word.
     pub fn first_word(&self) -> u32 {
         u32_at(&self.head, 0)
+    }
+
+    /// Lengths in the run differ.
+    pub fn lengths_differ(&self) -> bool {
+        self.flags & LENGTHS_DIFFER != 0
+    }
+
+    /// A length in the run is not a multiple of four.
+    pub fn odd_length(&self) -> bool {
+        self.flags & ODD_LENGTH != 0
+    }
+
+    /// A UDP checksum in the run is not zero.
+    pub fn checksummed(&self) -> bool {
+        self.flags & CHECKSUMMED != 0
+    }
+
+    /// A keepalive of OpenVPN's data formats was among them (40, 44 or 37 bytes).
+    pub fn ping_length(&self) -> bool {
+        self.flags & PING_LENGTH != 0
+    }
+
+    /// What the lengths of a run of [`Self::random`] leave by eight.
+    pub fn remainder(&self) -> u16 {
+        self.first_length % 8
     }
 }
 
@@ -96,7 +146,7 @@ mod tests {
         [&word.to_be_bytes()[..], &counter.to_be_bytes(), &[0xa5; 32]].concat()
     }
 
-    fn word_run(counters: &[u32]) -> u16 {
+    fn word_run(counters: &[u32]) -> u8 {
         let mut run = Run::default();
         for &counter in counters {
             run.update(&datagram(0xc0de_cafe, counter), 40, true);
@@ -129,7 +179,7 @@ mod tests {
             let head = [&[0x48, 0, 0, 1, 0, 1][..], &counter.to_be_bytes()[2..], &[7; 30]].concat();
             run.update(&head, head.len() as u32, false);
         }
-        assert_eq!((run.epoch, run.lengths_differ), (12, false));
+        assert_eq!((run.epoch, run.lengths_differ()), (12, false));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Record<'a> {
 }
 
 /// Where one direction of a stream stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 pub struct Cursor {
     /// In a chain.
     synchronised: bool,
@@ -38,23 +38,9 @@ pub struct Cursor {
     /// Records of the chain so far.
     records: u32,
     tries: u8,
-    held: [u8; HEAD],
     held_length: u8,
-}
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Self {
-            synchronised: false,
-            from_start: false,
-            next: 0,
-            skip: 0,
-            records: 0,
-            tries: 0,
-            held: [0; HEAD],
-            held_length: 0,
-        }
-    }
+    /// The length and the head of a record that is cut by a segment's end; most never are.
+    held: Option<Box<[u8; HEAD]>>,
 }
 
 impl Cursor {
@@ -126,17 +112,32 @@ impl Cursor {
                 payload = payload.get(skipped as usize..).unwrap_or_default();
                 continue;
             }
-            // The head of a record: its length, then as much of it as fingerprints look at.
+            // The head of a record: its length, then as much of it as fingerprints look at. It lies in this segment as
+            // a rule; what another segment holds of it is kept.
             let held = usize::from(self.held_length);
-            let wanted =
-                if held < PREFIX { PREFIX } else { PREFIX + (self.record_length() as usize).min(HEAD - PREFIX) };
+            if held == 0
+                && let Some((record, head)) = whole_head(payload, length)
+            {
+                if !(1..=largest).contains(&record) || !legal(record, head.first().copied()) {
+                    return self.lose();
+                }
+                self.emit(record, head, each);
+                self.skip = PREFIX as u32 + record;
+                continue;
+            }
+            let buffer = self.held.get_or_insert_with(|| Box::new([0; HEAD]));
+            let record_length = |buffer: &[u8; HEAD]| u32::from(u16::from_be_bytes([buffer[0], buffer[1]]));
+            let wanted = match held {
+                ..PREFIX => PREFIX,
+                _ => PREFIX + (record_length(buffer) as usize).min(HEAD - PREFIX),
+            };
             let take = (wanted - held).min(length as usize);
             let captured = take.min(payload.len());
-            self.held[held..held + captured].copy_from_slice(&payload[..captured]);
-            self.held_length += captured as u8;
+            buffer[held..held + captured].copy_from_slice(&payload[..captured]);
+            let held = held + captured;
+            self.held_length = held as u8;
             payload = payload.get(take..).unwrap_or_default();
             length -= take as u32;
-            let held = usize::from(self.held_length);
             let cut = captured < take;
             if held < PREFIX {
                 if cut {
@@ -144,31 +145,40 @@ impl Cursor {
                 }
                 continue;
             }
-            let record_length = self.record_length();
-            if !(1..=largest).contains(&record_length)
-                || !legal(record_length, self.held.get(PREFIX).copied().filter(|_| held > PREFIX))
-            {
+            let record = record_length(buffer);
+            let head = buffer[PREFIX..held].to_vec();
+            if !(1..=largest).contains(&record) || !legal(record, head.first().copied()) {
                 return self.lose();
             }
-            let complete = PREFIX + (record_length as usize).min(HEAD - PREFIX);
-            if held < complete && !cut {
+            if held < PREFIX + (record as usize).min(HEAD - PREFIX) && !cut {
                 continue;
             }
-            self.records = self.records.saturating_add(1);
-            each(Record { head: &self.held[PREFIX..held], length: record_length, place: self.records });
-            let taken = if cut { held + (take - captured) } else { held };
-            self.skip = (PREFIX as u32 + record_length).saturating_sub(taken as u32);
+            self.emit(record, &head, each);
+            self.skip = (PREFIX as u32 + record).saturating_sub((held + take - captured) as u32);
             self.held_length = 0;
         }
     }
 
-    fn record_length(&self) -> u32 {
-        u32::from(u16::from_be_bytes([self.held[0], self.held[1]]))
+    fn emit(&mut self, length: u32, head: &[u8], each: &mut impl FnMut(Record<'_>)) {
+        self.records = self.records.saturating_add(1);
+        each(Record { head, length, place: self.records });
     }
 
     fn lose(&mut self) {
         *self = Self { tries: self.tries, next: self.next, ..Self::default() };
     }
+}
+
+/// Length and head of the record at the front of a segment, if all of the head is there, or all that was captured of a
+/// segment that has it.
+fn whole_head(payload: &[u8], length: u32) -> Option<(u32, &[u8])> {
+    let (prefix, rest) = payload.split_first_chunk::<PREFIX>()?;
+    let record = u32::from(u16::from_be_bytes(*prefix));
+    let wanted = (record as usize).min(HEAD - PREFIX);
+    if (length as usize) < PREFIX + wanted {
+        return None;
+    }
+    Some((record, &rest[..rest.len().min(wanted)]))
 }
 
 /// Whether a segment is a whole number of legal records.

@@ -169,8 +169,8 @@ impl Conversation {
 
     /// Ids of the evidence for the best protocol, with how often each was found.
     pub fn evidence(&self) -> Vec<(&'static str, u32)> {
-        let (Some(candidate), Some((protocol, _))) = (&self.candidate, self.best()) else { return Vec::new() };
-        candidate.evidence(protocol).items().iter().map(|item| (item.kind.id, item.count)).collect()
+        let Some(candidate) = &self.candidate else { return Vec::new() };
+        candidate.evidence().items().iter().map(|item| (item.kind.id, item.count)).collect()
     }
 
     /// How often this kind of evidence was found.
@@ -180,8 +180,8 @@ impl Conversation {
 
     /// Look-alikes that were ruled out for the best protocol.
     pub fn ruled_out(&self) -> Vec<LookAlike> {
-        let (Some(candidate), Some((protocol, _))) = (&self.candidate, self.best()) else { return Vec::new() };
-        candidate.evidence(protocol).ruled_out().collect()
+        let Some(candidate) = &self.candidate else { return Vec::new() };
+        candidate.evidence().ruled_out().collect()
     }
 
     /// The fingerprints' state, once one of them wants it.

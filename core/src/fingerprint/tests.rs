@@ -103,3 +103,11 @@ proptest! {
         }
     }
 }
+
+/// What the issue *Datagrams* allows: 64 bytes of a flow that nothing is known of, 192 of one that is. Evidence items
+/// are kept beside it, and only where there are some.
+#[test]
+fn state_is_small() {
+    assert!(size_of::<[Run; 2]>() <= 64, "{}", size_of::<[Run; 2]>());
+    assert!(size_of::<State>() <= 192, "{}", size_of::<State>());
+}

@@ -30,7 +30,7 @@ const RESPONSE_LENGTH: u32 = 92;
 const COOKIE_REPLY_LENGTH: u32 = 64;
 const SMALLEST_DATA_LENGTH: u32 = 32;
 /// How far the counter may move within a run.
-const COUNTER_WINDOW: u64 = 1 << 13;
+const COUNTER_WINDOW: u32 = 1 << 13;
 /// A retry comes 5 s after its predecessor (whitepaper 6.4), less some clock error.
 const RETRY_NANOSECONDS: i64 = 4_000_000_000;
 /// Indices are random (whitepaper 5.4.2): a smaller one is as rare as one in 2^16, and what games count.
@@ -95,7 +95,7 @@ enum Message {
     Initiation { sender: u32, mac2_zero: Option<bool> },
     Response { sender: u32, receiver: u32, mac2_zero: Option<bool> },
     CookieReply { receiver: u32 },
-    Data { receiver: u32, counter: u64 },
+    Data { receiver: u32, counter: u32 },
 }
 
 impl Message {
@@ -116,7 +116,8 @@ impl Message {
             ([3, 0, 0, 0], COOKIE_REPLY_LENGTH) => Some(Self::CookieReply { receiver: index(4)? }),
             ([4, 0, 0, 0], SMALLEST_DATA_LENGTH..) => {
                 // Keys live three minutes, so the counter stays far below 2^32 (whitepaper 6.2).
-                let counter = packet.array(8).map(u64::from_le_bytes).filter(|counter| counter >> 32 == 0)?;
+                let counter =
+                    packet.array(8).map(u64::from_le_bytes).and_then(|counter| u32::try_from(counter).ok())?;
                 let receiver = index(4).filter(|&receiver| receiver >= SMALLEST_RANDOM_INDEX)?;
                 Some(Self::Data { receiver, counter })
             }
@@ -125,20 +126,34 @@ impl Message {
     }
 }
 
-/// What was seen in one direction.
+/// What was seen in one direction. An index of 0 stands for none: one in 2^32 is drawn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
     /// Index that this side's latest handshake message introduced, and the one before.
-    sender: [Option<u32>; 2],
+    sender: [u32; 2],
     /// Time of the latest initiation.
     initiation_time: i64,
-    /// Index that this side's latest response was addressed to: the peer's data will come from a session whose
-    /// own index it is, and this side's data goes to it.
-    answered: Option<u32>,
+    /// Index that this side's latest response was addressed to: this side's data goes to it.
+    answered: u32,
     /// Index and highest counter of this side's data.
-    data: Option<(u32, u64)>,
+    data_index: u32,
+    data_counter: u32,
     /// Data packets in the current run.
-    run: u16,
+    run: u8,
+}
+
+impl Side {
+    /// Notes a handshake message of this side.
+    fn introduce(&mut self, sender: u32) {
+        if self.sender[0] != sender {
+            self.sender = [sender, self.sender[0]];
+        }
+    }
+
+    /// Whether this side introduced an index.
+    fn introduced(&self, index: u32) -> bool {
+        index >= SMALLEST_RANDOM_INDEX && self.sender.contains(&index)
+    }
 }
 
 /// State of one flow.
@@ -170,115 +185,110 @@ impl Fingerprint for WireGuard {
         let Some(message) = Message::parse(packet) else { return self.outcome() };
         let direction = packet.direction & 1;
         let (own, other) = (usize::from(direction), usize::from(direction ^ 1));
-        let mut add = |kind| found.observe(kind, packet);
-        let first = self.confidence.is_none();
         match message {
             Message::Initiation { sender, mac2_zero } => {
-                add(&INITIATION);
-                self.raise(Confidence::Possible);
-                if mac2_zero == Some(true) {
-                    add(&MAC2_ZERO);
-                    self.raise(Confidence::Confirmed);
-                }
+                self.handshake_message(&INITIATION, mac2_zero, packet, found);
                 let side = &mut self.sides[own];
-                let retried = side.sender[0].is_some_and(|known| known != sender)
+                let retried = side.sender[0] != 0
+                    && side.sender[0] != sender
                     && packet.time.saturating_sub(side.initiation_time) >= RETRY_NANOSECONDS;
-                if side.sender[0] != Some(sender) {
-                    side.sender = [Some(sender), side.sender[0]];
-                }
+                side.introduce(sender);
                 side.initiation_time = packet.time;
                 if retried {
-                    add(&NEW_INDEX);
+                    found.observe(&NEW_INDEX, packet);
                     self.raise(Confidence::Confirmed);
                 }
                 self.initiated = true;
                 self.initiator.get_or_insert(direction);
             }
             Message::Response { sender, receiver, mac2_zero } => {
-                add(&RESPONSE);
-                self.raise(Confidence::Possible);
-                if mac2_zero == Some(true) {
-                    add(&MAC2_ZERO);
-                    self.raise(Confidence::Confirmed);
-                }
-                if self.sides[other].sender.contains(&Some(receiver)) {
-                    add(&PAIRED_INDEX);
-                    self.raise(Confidence::Confirmed);
-                }
-                let side = &mut self.sides[own];
-                if side.sender[0] != Some(sender) {
-                    side.sender = [Some(sender), side.sender[0]];
-                }
-                side.answered = Some(receiver);
-                self.responded = true;
-                self.initiator.get_or_insert(direction ^ 1);
+                self.handshake_message(&RESPONSE, mac2_zero, packet, found);
+                self.sides[own].introduce(sender);
+                self.sides[own].answered = receiver;
+                self.answer(receiver, packet, found);
             }
             Message::CookieReply { receiver } => {
-                add(&COOKIE_REPLY);
-                self.raise(Confidence::Possible);
-                if self.sides[other].sender.contains(&Some(receiver)) {
-                    add(&PAIRED_INDEX);
-                    self.raise(Confidence::Confirmed);
-                }
-                self.responded = true;
-                self.initiator.get_or_insert(direction ^ 1);
+                self.handshake_message(&COOKIE_REPLY, None, packet, found);
+                self.answer(receiver, packet, found);
             }
             Message::Data { receiver, counter } => {
-                let paired =
-                    self.sides[other].sender.contains(&Some(receiver)) || self.sides[own].answered == Some(receiver);
-                let side = &mut self.sides[own];
-                let goes_on = side.data.is_some_and(|(index, highest)| {
-                    index == receiver && counter != highest && counter.abs_diff(highest) <= COUNTER_WINDOW
-                });
-                let repeated = side.data == Some((receiver, counter));
-                if !repeated {
-                    side.run = if goes_on { side.run.saturating_add(1) } else { 1 };
-                    let highest =
-                        if goes_on { counter.max(side.data.map_or(0, |(_, highest)| highest)) } else { counter };
-                    side.data = Some((receiver, highest));
-                }
-                // One packet of an unseen session is likely only when nothing in it speaks against it: padded to
-                // 16 bytes (whitepaper 5.4.6), a counter that has counted.
-                let plain = packet.length.is_multiple_of(16) && counter > 0;
-                let own_side = self.sides[own];
-                let runs = [self.sides[0].run, self.sides[1].run];
-                if paired {
-                    add(&DATA);
-                    add(&PAIRED_INDEX);
-                    self.raise(Confidence::Confirmed);
-                    // Data for an index of this flow's handshake only follows its end; the initiator's first data
-                    // is what ends it (whitepaper 5.4.6), also when the response went another way.
-                    self.established = true;
-                } else if goes_on {
-                    add(&DATA);
-                    add(&COUNTER_RISES);
-                    found.rule_out(LookAlike::TypeWord);
-                    let enough = own_side.run >= 3 || (runs[0] >= 2 && runs[1] >= 2);
-                    self.raise(if enough { Confidence::Confirmed } else { Confidence::Likely });
-                    // One direction only: after one's own initiation, data to an index that the (unseen) answer
-                    // introduced proves that answer.
-                    self.established |= self.initiated || self.responded;
-                } else if !repeated && (plain || self.confidence >= Some(Confidence::Likely)) {
-                    add(&DATA);
-                    found.rule_out(LookAlike::Dns);
-                    if plain {
-                        self.raise(Confidence::Likely);
-                    }
-                    self.established |=
-                        self.initiated && counter == 0 && self.confidence == Some(Confidence::Confirmed);
-                } else {
-                    return self.outcome();
-                }
+                let paired = self.sides[other].introduced(receiver) || self.sides[own].answered == receiver;
+                self.data(receiver, counter, paired, packet, found);
             }
-        }
-        if first && matches!(message, Message::Data { .. }) {
-            self.midflow = true;
         }
         self.outcome()
     }
 }
 
 impl WireGuard {
+    /// An initiation, a response or a cookie reply.
+    fn handshake_message(
+        &mut self,
+        kind: &'static EvidenceKind,
+        mac2_zero: Option<bool>,
+        packet: &FlowPacket<'_>,
+        found: &mut EvidenceSet,
+    ) {
+        found.observe(kind, packet);
+        self.raise(Confidence::Possible);
+        if mac2_zero == Some(true) {
+            found.observe(&MAC2_ZERO, packet);
+            self.raise(Confidence::Confirmed);
+        }
+    }
+
+    /// A response or a cookie reply is addressed to the index of an initiation.
+    fn answer(&mut self, receiver: u32, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let direction = packet.direction & 1;
+        if self.sides[usize::from(direction ^ 1)].introduced(receiver) {
+            found.observe(&PAIRED_INDEX, packet);
+            self.raise(Confidence::Confirmed);
+        }
+        self.responded = true;
+        self.initiator.get_or_insert(direction ^ 1);
+    }
+
+    /// Data; `paired`: for an index of this flow's handshake.
+    fn data(&mut self, receiver: u32, counter: u32, paired: bool, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let side = &mut self.sides[usize::from(packet.direction & 1)];
+        let same_index = side.run > 0 && side.data_index == receiver;
+        let goes_on =
+            same_index && counter != side.data_counter && counter.abs_diff(side.data_counter) <= COUNTER_WINDOW;
+        if !same_index || counter != side.data_counter {
+            side.run = if goes_on { side.run.saturating_add(1) } else { 1 };
+            side.data_counter = if goes_on { counter.max(side.data_counter) } else { counter };
+            side.data_index = receiver;
+        } else if !paired {
+            // The same packet again says nothing.
+            return;
+        }
+        let (run, runs) = (side.run, [self.sides[0].run, self.sides[1].run]);
+        // One packet of an unseen session is likely only when nothing in it speaks against it: padded to 16 bytes
+        // (whitepaper 5.4.6), a counter that has counted.
+        let plain = packet.length.is_multiple_of(16) && counter > 0;
+        if self.confidence.is_none() && !goes_on && !plain {
+            return;
+        }
+        self.midflow |= self.confidence.is_none();
+        found.observe(&DATA, packet);
+        found.rule_out(LookAlike::Dns);
+        if paired {
+            found.observe(&PAIRED_INDEX, packet);
+            self.raise(Confidence::Confirmed);
+        } else if goes_on {
+            found.observe(&COUNTER_RISES, packet);
+            found.rule_out(LookAlike::TypeWord);
+            let enough = run >= 3 || (runs[0] >= 2 && runs[1] >= 2);
+            self.raise(if enough { Confidence::Confirmed } else { Confidence::Likely });
+        } else if plain {
+            self.raise(Confidence::Likely);
+        }
+        // Data only follows a finished handshake: for an index of this flow's own, or, where one direction is seen,
+        // after one's own initiation to the index that the unseen answer introduced.
+        let after_own = (self.initiated || self.responded) && (goes_on || counter == 0);
+        self.established |= paired || (after_own && self.confidence == Some(Confidence::Confirmed));
+    }
+
     fn raise(&mut self, confidence: Confidence) {
         self.confidence = self.confidence.max(Some(confidence));
     }

@@ -551,7 +551,7 @@ impl Shard {
             path: flow.path,
             protocol,
             finding,
-            evidence: tracked.candidate.evidence(protocol).clone(),
+            evidence: tracked.candidate.evidence().clone(),
             packets: flow.packets,
             bytes: flow.bytes,
             start: flow.start,

@@ -1,0 +1,347 @@
+//! One flow at a time: what a generator writes goes, datagram by datagram, the way that packets of a capture go
+//! behind the decoder, through a [`Shard`] of the product.
+
+use vpn_classifier_core::decode::{Packet, Transport};
+use vpn_classifier_core::fingerprint::{Confidence, Protocol};
+use vpn_classifier_core::flow::shard::Routed;
+use vpn_classifier_core::flow::{FlowKey, KeyMode, Limits, Shard};
+
+use crate::random::Random;
+
+/// Nanoseconds.
+pub const SECOND: i64 = 1_000_000_000;
+/// A millisecond in nanoseconds.
+pub const MILLISECOND: i64 = 1_000_000;
+/// When flows begin, about: some day in 2026, since OpenVPN's session times are compared with the packets'.
+const BEGINNING: i64 = 1_790_000_000 * SECOND;
+/// The longest payload.
+const LONGEST: usize = 2_048;
+/// Random bytes of which payloads are cut; their heads are drawn anew each time.
+const STOCK: usize = 1 << 16;
+/// Bytes at a payload's head that are drawn anew.
+const FRESH: usize = 64;
+/// Flows after which the table is emptied.
+const FLOWS_OF_A_TABLE: u32 = 512;
+/// UDP and IPv4 headers.
+const HEADERS: u32 = 28;
+
+/// Ports that VPN protocols use: look-alikes are sent there too.
+pub const VPN_PORTS: [u16; 8] = [500, 4_500, 1_194, 51_820, 1_701, 2_408, 443, 53];
+
+/// What the classifier made of a flow.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// The highest confidence by protocol, in the order of [`Protocol::ALL`].
+    pub confidence: [Option<Confidence>; 3],
+    /// Evidence of the report with the highest confidence.
+    pub evidence: [Vec<&'static str>; 3],
+}
+
+/// A datagram as it was sent, for tests that look at generators.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sent {
+    /// Time since the flow began.
+    pub time: i64,
+    /// Direction.
+    pub direction: u8,
+    /// Source and destination port.
+    pub ports: [u16; 2],
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// The flow that a generator is writing.
+pub struct Flow {
+    /// Random numbers of this flow.
+    pub random: Random,
+    /// Ports of the sender of the first packet and of the other end.
+    pub ports: [u16; 2],
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// UDP checksums are zero.
+    pub checksum_zero: bool,
+    /// UDP, ESP or AH.
+    pub transport: Transport,
+    /// Time of the next packet.
+    pub time: i64,
+    /// The field that a near miss is to break.
+    broken: &'static str,
+    beginning: i64,
+    hosts: [[u8; 16]; 2],
+    number: u64,
+    buffer: Vec<u8>,
+    length: usize,
+    stock: Vec<u8>,
+    shard: Shard,
+    flows: u32,
+    datagrams: u64,
+    recorded: Option<Vec<Sent>>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Flow {
+    /// An empty table.
+    pub fn new() -> Self {
+        let limits = Limits {
+            min_confidence: Confidence::Possible,
+            undecided: 1 << 16,
+            attempts: 1 << 16,
+            recognised: 1 << 16,
+            update_interval: i64::MAX,
+            packet_milestones: Vec::new(),
+            duration_milestones: Vec::new(),
+        };
+        let mut stock = vec![0; STOCK + LONGEST];
+        Random::new(0x570c).fill(&mut stock);
+        Self {
+            random: Random::new(0),
+            ports: [0; 2],
+            ip_version: 4,
+            checksum_zero: false,
+            transport: Transport::Udp,
+            time: BEGINNING,
+            broken: "",
+            beginning: BEGINNING,
+            hosts: [[0; 16]; 2],
+            number: 0,
+            buffer: vec![0; LONGEST],
+            length: 0,
+            stock,
+            shard: Shard::new(0, limits),
+            flows: 0,
+            datagrams: 0,
+            recorded: None,
+        }
+    }
+
+    /// Generates one flow and says what the classifier made of it, and how many datagrams it had. `broken` names the
+    /// field that a near miss breaks.
+    pub fn run(&mut self, random: Random, broken: &'static str, generate: fn(&mut Self)) -> (Verdict, u64) {
+        if self.flows % FLOWS_OF_A_TABLE == 0 {
+            self.shard.begin(u64::from(self.flows));
+        }
+        self.flows = self.flows.wrapping_add(1);
+        self.random = random;
+        self.broken = broken;
+        self.datagrams = 0;
+        self.transport = Transport::Udp;
+        self.ip_version = if self.random.one_in(8) { 6 } else { 4 };
+        self.checksum_zero = false;
+        let mut hosts = [[0; 16]; 2];
+        for host in &mut hosts {
+            self.random.fill(if self.ip_version == 4 { &mut host[..4] } else { &mut host[..] });
+        }
+        self.hosts = hosts;
+        self.ports = [self.random.between(1_024, 65_535) as u16, self.random.between(1_024, 65_535) as u16];
+        // Flows of one table come one after the other, as the packet clock has it.
+        self.beginning = self.time.max(BEGINNING) + self.random.between(0, SECOND as u64) as i64;
+        if self.beginning > BEGINNING + 365 * 86_400 * SECOND {
+            self.beginning = BEGINNING;
+            self.shard.begin(u64::from(self.flows));
+        }
+        self.time = self.beginning;
+        generate(self);
+        let mut verdict = Verdict::default();
+        for report in self.shard.take_reports() {
+            let place = report.protocol as usize;
+            if verdict.confidence[place] < Some(report.finding.confidence) {
+                verdict.confidence[place] = Some(report.finding.confidence);
+                verdict.evidence[place] = report.evidence.items().iter().map(|item| item.kind.id).collect();
+            }
+        }
+        (verdict, self.datagrams)
+    }
+
+    /// Like [`Self::run`]; gives what was sent as well.
+    pub fn record(
+        &mut self,
+        random: Random,
+        broken: &'static str,
+        generate: fn(&mut Self),
+    ) -> (Verdict, Vec<Sent>) {
+        self.recorded = Some(Vec::new());
+        let (verdict, _) = self.run(random, broken, generate);
+        (verdict, self.recorded.take().unwrap_or_default())
+    }
+
+    /// Whether the flow is to break this field.
+    pub fn breaks(&self, field: &str) -> bool {
+        self.broken == field
+    }
+
+    /// How many datagrams a flow shall have: from 1 to 64, short ones as often as long ones.
+    pub fn count(&mut self) -> usize {
+        let most = self.random.pick(&[2, 6, 16, 64]);
+        self.random.size(1, most)
+    }
+
+    /// Chooses ports, IP version and checksums for a protocol whose servers listen at one of `servers`.
+    pub fn socket(&mut self, servers: &[u16]) {
+        let server = match self.random.between(0, 7) {
+            0 | 1 => self.random.pick(&VPN_PORTS),
+            2 => self.ports[1],
+            _ => self.random.pick(servers),
+        };
+        let client = if self.random.one_in(4) { server } else { self.ports[0] };
+        self.ports = if self.random.one_in(4) { [server, client] } else { [client, server] };
+        // Some stacks and tunnels leave the checksum out; over IPv6 that is exceptional (RFC 6935).
+        self.checksum_zero = self.random.one_in(if self.ip_version == 4 { 8 } else { 64 });
+    }
+
+    /// Lets time pass, from nothing to twice `mean`.
+    pub fn wait(&mut self, mean: i64) {
+        self.time += self.random.between(0, 2 * mean as u64) as i64;
+    }
+
+    /// A direction: mostly the first sender's, or either, or only one, by `habit` of the flow.
+    pub fn either(&mut self) -> u8 {
+        self.random.between(0, 1) as u8
+    }
+
+    /// Begins a payload of random bytes.
+    pub fn fill(&mut self, length: usize) {
+        self.length = length.min(LONGEST);
+        let from = self.random.size(0, STOCK);
+        self.buffer[..self.length].copy_from_slice(&self.stock[from..from + self.length]);
+        let fresh = self.length.min(FRESH);
+        self.random.fill(&mut self.buffer[..fresh]);
+    }
+
+    /// Begins a payload of random bytes all of which are drawn anew, at least the first `fresh`.
+    pub fn fill_fresh(&mut self, length: usize, fresh: usize) {
+        self.fill(length);
+        let fresh = self.length.min(fresh);
+        self.random.fill(&mut self.buffer[..fresh]);
+    }
+
+    /// Begins a payload of one byte over and over.
+    pub fn fill_with(&mut self, byte: u8, length: usize) {
+        self.length = length.min(LONGEST);
+        self.buffer[..self.length].fill(byte);
+    }
+
+    /// Begins a payload of printable text.
+    pub fn fill_text(&mut self, length: usize) {
+        self.fill(length);
+        for byte in &mut self.buffer[..self.length] {
+            *byte = 0x20 + *byte % 0x5f;
+        }
+    }
+
+    /// Bytes of the payload.
+    pub fn payload(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.length]
+    }
+
+    /// Length of the payload.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Overwrites bytes from `at`; what would lie behind the end is left out.
+    pub fn put(&mut self, at: usize, bytes: &[u8]) {
+        let end = self.length.min(at + bytes.len());
+        if at < end {
+            self.buffer[at..end].copy_from_slice(&bytes[..end - at]);
+        }
+    }
+
+    /// Overwrites 16 bits, network order.
+    pub fn put16(&mut self, at: usize, value: u16) {
+        self.put(at, &value.to_be_bytes());
+    }
+
+    /// Overwrites 32 bits, network order.
+    pub fn put32(&mut self, at: usize, value: u32) {
+        self.put(at, &value.to_be_bytes());
+    }
+
+    /// Overwrites 64 bits, network order.
+    pub fn put64(&mut self, at: usize, value: u64) {
+        self.put(at, &value.to_be_bytes());
+    }
+
+    /// Overwrites 32 bits, little-endian.
+    pub fn put32_le(&mut self, at: usize, value: u32) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    /// Overwrites 64 bits, little-endian.
+    pub fn put64_le(&mut self, at: usize, value: u64) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    /// Overwrites with the same byte from `at` to the end.
+    pub fn pad(&mut self, at: usize, byte: u8) {
+        let at = at.min(self.length);
+        self.buffer[at..self.length].fill(byte);
+    }
+
+    /// Changes the length; what is new is random.
+    pub fn resize(&mut self, length: usize) {
+        let length = length.min(LONGEST);
+        if length > self.length {
+            let from = self.random.size(0, STOCK);
+            let new = length - self.length;
+            self.buffer[self.length..length].copy_from_slice(&self.stock[from..from + new]);
+        }
+        self.length = length;
+    }
+
+    /// Makes the length wrong, by 1 or 16 either way.
+    pub fn wrong_length(&mut self) {
+        let change = self.random.pick(&[-16, -1, 1, 16]);
+        self.resize(self.length.saturating_add_signed(change));
+    }
+
+    /// Sends the payload; it stays, so that it can be sent again. `direction` is 0 from the first sender.
+    pub fn send(&mut self, direction: u8) {
+        let own = usize::from(direction & 1);
+        self.number += 1;
+        self.datagrams += 1;
+        let length = self.length as u32;
+        let ports = if self.transport == Transport::Udp { [self.ports[own], self.ports[own ^ 1]] } else { [0, 0] };
+        let packet = Packet {
+            source: self.hosts[own],
+            destination: self.hosts[own ^ 1],
+            ip_version: self.ip_version,
+            transport: self.transport,
+            source_port: ports[0],
+            destination_port: ports[1],
+            ip_length: length + HEADERS,
+            payload_captured: length,
+            payload_length: length,
+            udp_checksum_zero: self.checksum_zero && self.transport == Transport::Udp,
+            ..Packet::default()
+        };
+        let (key, from_low) = FlowKey::of(&packet, KeyMode::FiveTuple);
+        let pair = key.pair_hash(0);
+        let routed = Routed {
+            packet,
+            key,
+            hash: key.hash(pair),
+            pair,
+            from_low,
+            number: self.number,
+            time: self.time,
+            now: self.time,
+        };
+        self.shard.packet(&routed, &self.buffer[..self.length]);
+        if let Some(recorded) = &mut self.recorded {
+            let payload = self.buffer[..self.length].to_vec();
+            recorded.push(Sent { time: self.time - self.beginning, direction, ports, payload });
+        }
+        // Whatever else a generator waits for, no two packets come at once.
+        self.time += self.random.between(1, 20) as i64 * MILLISECOND;
+    }
+}
+
+/// A protocol's place in [`Verdict`].
+pub fn place(protocol: Protocol) -> usize {
+    protocol as usize
+}
