@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -387,12 +387,13 @@ class _Reporter:
 
     def _judge(self, row: _Row) -> Judgement:
         if self._as_of_ns is not None:
-            at_ns = self._as_of_ns
-        elif row.report == "ended":
-            # The clock may be an idle timeout past the last packet; nothing was sent then.
-            at_ns = min(row.time_ns, row.end_ns)
-        else:
-            at_ns = row.time_ns
+            # As if the flow ended just then: its age is compared with the register's, too.
+            facts = replace(
+                _facts(row), start_ns=self._as_of_ns - (row.end_ns - row.start_ns), end_ns=self._as_of_ns
+            )
+            return self._policy.judge(facts, self._register, self._as_of_ns)
+        # When a flow ends, the clock may be an idle timeout past the last packet; nothing was sent then.
+        at_ns = min(row.time_ns, row.end_ns) if row.report == "ended" else row.time_ns
         return self._policy.judge(_facts(row), self._register, at_ns)
 
     def _event(

@@ -1,4 +1,4 @@
-"""Write the capture of ovpn-udp-epoch: OpenVPN's data in the epoch format, which the lab's OpenVPN 2.6 does not have.
+"""Write the capture of ovpn-udp-epoch: OpenVPN's epoch data format, which the lab's version 2.6 did not have.
 
 Made by scapy from openvpn-wire-protocol (OpenVPN/openvpn-rfc), "AEAD with extended packet id and epoch keys";
 nothing of the classifier has a part in it. A client and a server in the middle of a session, as OpenVPN 2.7
@@ -13,6 +13,7 @@ seed, so each run writes the same bytes. Run it as `python pcaps/make_crafted.py
 """
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 from scapy.layers.inet import IP, UDP
@@ -31,16 +32,19 @@ TALK += [(KEEPALIVE, KEEPALIVE)] + [(200, 200), (200, 172)] * 6 + [(KEEPALIVE, K
 NEXT_EPOCH = 30  # the turn in which the epoch rises
 
 
+@dataclass(slots=True)
 class Side:
-    """One end: where its packets go and what it has counted."""
+    """One end: the headers of its packets, and what it has counted."""
 
-    def __init__(self, headers: Packet, epoch: int, counter: int, random: random.Random) -> None:
-        self.headers, self.epoch, self.counter, self.random = headers, epoch, counter, random
+    headers: Packet
+    seeded: random.Random
+    counter: int
+    epoch: int = 1
 
     def packet(self, inner: int, time: float) -> Packet:
         self.counter += 1
         packet_id = self.epoch.to_bytes(2) + self.counter.to_bytes(6)
-        payload = DATA_V2_KEY_0 + PEER_ID + packet_id + self.random.randbytes(inner + TAG)
+        payload = DATA_V2_KEY_0 + PEER_ID + packet_id + self.seeded.randbytes(inner + TAG)
         packet = self.headers.copy() / Raw(payload)
         packet.time = time
         return packet
@@ -59,7 +63,7 @@ def main() -> None:
     downwards = (
         Ether(src=far, dst=near) / IP(src=outside, dst=inside, ttl=62) / UDP(sport=server_port, dport=port)
     )
-    client, server = Side(upwards, 1, 71_204, seeded), Side(downwards, 1, 94_377, seeded)
+    client, server = Side(upwards, seeded, 71_204), Side(downwards, seeded, 94_377)
     packets, time = [], 1_795_330_000.0
     for turn, (sent, answered) in enumerate(TALK):
         if turn == NEXT_EPOCH:

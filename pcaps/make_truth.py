@@ -218,8 +218,9 @@ def read_openvpn(row: Row, flow: Flow) -> Reading:
     if not openings and not answers:
         run = max(data_run.values())
         need = 8 if flow.key.transport == "TCP" else 12
-        confidence = "confirmed" if run >= need and len(lengths) >= 2 else "likely"
-        return Reading("data", phase_of(0, 0, data), confidence, None)
+        counted = "CBC" not in subtype  # CBC data has no counter in clear
+        confirmed = counted and run >= need and len(lengths) >= 2
+        return Reading("data", phase_of(0, 0, data), "confirmed" if confirmed else "likely", None)
     most = max(control.values())
     confirmed = most >= 2 or (variant in ("tls-auth", "tls-crypt-v2") and flow.key.transport == "UDP")
     confirmed |= variant == "plain" and server_reset and flow.key.transport == "UDP"

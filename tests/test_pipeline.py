@@ -55,14 +55,14 @@ def entry(prefix: str = GOOD, until_s: int | None = DAY) -> Entry:
     )
 
 
-def register(*entries: Entry) -> Register:
+def register(*entries: Entry, first_record_ns: int = 0) -> Register:
     return Register.build(
         entries,
         source="authority",
         serial=7,
         issued_at_ns=T0,
         next_update_ns=T0 + 365 * DAY * SECOND,
-        first_record_ns=0,
+        first_record_ns=first_record_ns,
         sha256="0" * 64,
     )
 
@@ -259,6 +259,13 @@ def test_as_of_stands_in_for_the_time_of_packets() -> None:
     assert vpn(stream)[0]["policy"]["verdict"] == "expired"
     assert vpn(stream)[0]["timestamp"] == "2026-03-01T12:00:00.000000000Z"
     assert stream[0]["stats"]["as_of"] == "2026-03-04T12:00:00.000000000Z"
+
+
+def test_as_of_also_stands_in_for_the_age_of_the_flow() -> None:
+    older = register(first_record_ns=T0 + DAY * SECOND)
+    for as_of_ns, verdict in ((None, "indeterminate"), (T0 + 2 * DAY * SECOND, "unregistered")):
+        stream = run([[NEW]], with_register=older, policy=WITH_LOCAL, settings=Settings(as_of_ns=as_of_ns))
+        assert vpn(stream)[0]["policy"]["verdict"] == verdict
 
 
 def test_without_a_register_nothing_is_evaluated() -> None:

@@ -3,7 +3,8 @@
 //! [`Engine::poll`] reads a block, decodes its frames in order and sends each packet to its shard; workers own
 //! shards, and with one worker everything happens on the caller's thread. Nothing is in flight when `poll`
 //! returns, so a tag set afterwards is seen by every later report. Reports are ordered by (frame number, flow
-//! id), which neither the blocks nor the workers change.
+//! id), and those of the capture's end come last: neither the blocks nor the workers nor the pauses between polls
+//! change anything.
 
 use std::fmt;
 use std::path::Path;
@@ -392,11 +393,16 @@ impl Engine {
             match self.state {
                 State::Idle => return Ok(None),
                 State::Ending => {
+                    // What the last frame brought about comes before the ends, which have its number: an earlier poll
+                    // may have given it already, and that must not show.
+                    self.collect(0);
+                    let mut reports = self.take_reports();
                     self.command(&Command::Finish { number: self.number, now: self.clock.now() })?;
                     self.collect(0);
                     self.note_clock();
                     self.state = State::Idle;
-                    return Ok(Some(self.take_reports()));
+                    reports.append(&mut self.take_reports());
+                    return Ok(Some(reports));
                 }
                 State::Reading => {}
             }

@@ -12,7 +12,7 @@ use crate::decode::{Transport, link_type_is_supported};
 use crate::engine::{Engine, Settings};
 use crate::fingerprint::stream::{self, Record};
 use crate::fingerprint::{self, Candidate, Confidence, FlowPacket, Protocol, Run};
-use crate::flow::Report;
+use crate::flow::{FlowReport, Report};
 
 /// Where [`capture`] stops: a small input can unpack to very much.
 const ENOUGH: usize = 32 << 20;
@@ -142,28 +142,12 @@ pub fn frame(data: &[u8]) {
         capture.extend(bytes);
         frames += 1;
     }
-    let settings = Settings {
-        min_confidence: Confidence::Possible,
-        max_undecided: 64,
-        max_attempts: 64,
-        max_recognised: 64,
-        update_interval: 1,
-        packet_milestones: vec![2, 3],
-        duration_milestones: vec![1_000_000, 1_000_000_000],
-        ..Settings::default()
-    };
-    let (Ok(mut engine), Ok(source)) =
-        (Engine::new(settings), open_reader(Box::new(Cursor::new(capture)), None, BLOCK))
-    else {
-        unreachable!("an engine and a capture within their bounds");
-    };
-    engine.begin(source, "frame");
-    let mut reports = Vec::new();
-    while let Ok(Some(mut some)) = engine.poll(Duration::ZERO) {
-        reports.append(&mut some);
-    }
+    let (reports, stats) = replay(&capture, BLOCK, Duration::from_secs(60));
+    let (paused, paused_stats) = replay(&capture, 61, Duration::ZERO);
+    assert_eq!(stats, paused_stats);
+    let row = |report: &FlowReport| (report.number, report.flow_id, report.report, report.finding, report.packets);
+    assert!(reports.iter().map(row).eq(paused.iter().map(row)), "pauses change what is reported");
 
-    let stats: BTreeMap<String, u64> = engine.stats().into_iter().collect();
     let sum = |prefix: &str| stats.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum();
     let (undecoded, no_flow): (u64, u64) = (sum("undecoded."), sum("no_flow."));
     assert_eq!(stats["frames"], frames);
@@ -172,7 +156,7 @@ pub fn frame(data: &[u8]) {
     assert!(stats["decoded"] == 0 || link_type_is_supported(LinkType(link)));
     let active: u64 = sum("flows.active.");
     assert_eq!(active, 0, "flows that have not ended");
-    assert!(reports.is_sorted_by_key(|report| (report.number, report.flow_id)));
+    assert!(reports.is_sorted_by_key(|report| report.number));
     let mut running = BTreeMap::new();
     for report in &reports {
         let before = match report.report {
@@ -188,6 +172,31 @@ pub fn frame(data: &[u8]) {
         assert!(report.start <= report.end && !report.evidence.items().is_empty());
     }
     assert!(running.is_empty(), "a flow without an end");
+}
+
+/// All reports and counters of a capture, read in blocks of `block` bytes with a pause after each `longest`.
+fn replay(capture: &[u8], block: usize, longest: Duration) -> (Vec<FlowReport>, BTreeMap<String, u64>) {
+    let settings = Settings {
+        min_confidence: Confidence::Possible,
+        max_undecided: 64,
+        max_attempts: 64,
+        max_recognised: 64,
+        update_interval: 1,
+        packet_milestones: vec![2, 3],
+        duration_milestones: vec![1_000_000, 1_000_000_000],
+        ..Settings::default()
+    };
+    let (Ok(mut engine), Ok(source)) =
+        (Engine::new(settings), open_reader(Box::new(Cursor::new(capture.to_vec())), None, block))
+    else {
+        unreachable!("an engine and a capture within their bounds");
+    };
+    engine.begin(source, "frame");
+    let mut reports = Vec::new();
+    while let Ok(Some(mut some)) = engine.poll(longest) {
+        reports.append(&mut some);
+    }
+    (reports, engine.stats().into_iter().collect())
 }
 
 /// The packets of one flow through the fingerprints. `data`: ports, then for each packet its kind, its captured length
