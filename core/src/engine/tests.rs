@@ -77,11 +77,13 @@ fn mixed(packets: usize) -> Vec<(u64, Vec<u8>)> {
         frames.push(match flow % 8 {
             0 if number == 0 => (time, udp(here, there, &wireguard(1, flow as u32 + 70_000, 0, 148))),
             0 => (time, udp(here, there, &wireguard(4, flow as u32 + 90_000, u64::from(number) - 1, length))),
-            1 if number % 2 == 0 => (time, udp(here, there, &wireguard(4, 0x0909_0909, u64::from(number) + 1, length))),
+            1 if number.is_multiple_of(2) => {
+                (time, udp(here, there, &wireguard(4, 0x0909_0909, u64::from(number) + 1, length)))
+            }
             1 => (time, udp(there, here, &wireguard(4, 0x0a0a_0a0a, u64::from(number), length))),
             // An opening and nothing more: attempts.
             2 => (time, udp(here, there, &wireguard(1, 0x1111_1111 + number, 0, 148))),
-            3 if number % 3 == 0 => (time, udp(here, there, &hex("38fedd71acbd95fc8e0000000000"))),
+            3 if number.is_multiple_of(3) => (time, udp(here, there, &hex("38fedd71acbd95fc8e0000000000"))),
             3 => (time, udp(there, here, &hex("40bca5293e6b60c1050100000000fedd71acbd95fc8e00000000"))),
             4 => {
                 let mut esp = hex("c04221bf");
@@ -349,7 +351,8 @@ fn small_bounds_hold_whatever_the_number_of_workers() {
 
 #[test]
 fn settings_out_of_their_ranges_are_named() {
-    let cases: [(&str, fn(&mut Settings)); 7] = [
+    type Change = fn(&mut Settings);
+    let cases: [(&str, Change); 7] = [
         ("workers", |settings| settings.workers = 0),
         ("workers", |settings| settings.workers = 65),
         ("max_undecided", |settings| settings.max_undecided = 63),

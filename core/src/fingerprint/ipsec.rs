@@ -547,7 +547,7 @@ impl Ipsec {
             }
         } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed() && !other.odd_length() {
             Confidence::Confirmed
-        } else if run.word >= 8 && zero_checksums && other.word > 0 {
+        } else if run.word >= 8 && zero_checksums {
             Confidence::Likely
         } else if run.word >= 4 {
             Confidence::Possible

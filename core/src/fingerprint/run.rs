@@ -26,6 +26,8 @@ pub struct Run {
     pub random: u8,
     /// First length of the run.
     first_length: u16,
+    /// Of the run, datagrams that came late: below its highest counter.
+    late: u8,
     flags: u8,
 }
 
@@ -50,9 +52,12 @@ impl Run {
         let same_word = known && head[..4] == before[..4];
         let same_byte = known && head[0] == before[0];
         let same_epoch = same_word && head[4..6] == before[4..6] && head[4..6] != [0, 0];
-        let word = step(u32_at(&before, 4), u32_at(&head, 4)).filter(|_| same_word);
-        let byte = step(u32_at(&before, 1), u32_at(&head, 1)).filter(|_| same_byte);
-        let epoch = step48(&before, &head).filter(|_| same_epoch);
+        // Reordering is for the few: what falls as often as it rises is no counter.
+        let longest = self.word.max(self.byte).max(self.epoch);
+        let rises = |step: &i64| *step > 0 || self.late < longest / 4 + u8::from(longest < 4);
+        let word = step(u32_at(&before, 4), u32_at(&head, 4)).filter(|_| same_word).filter(rises);
+        let byte = step(u32_at(&before, 1), u32_at(&head, 1)).filter(|_| same_byte).filter(rises);
+        let epoch = step48(&before, &head).filter(|_| same_epoch).filter(rises);
         // OpenVPN's P_DATA_V2 has a constant peer id before what is random.
         let at = if head[0] >> 3 == 9 { 4 } else { 1 };
         let apart = u32_at(&head, at).wrapping_sub(u32_at(&before, at)) as i32;
@@ -67,7 +72,7 @@ impl Run {
         self.epoch = count(self.epoch, epoch.is_some());
         self.random = count(self.random, random);
         if word.is_none() && byte.is_none() && epoch.is_none() && !random {
-            (self.first_length, self.flags) = (length as u16, 0);
+            (self.first_length, self.late, self.flags) = (length as u16, 0, 0);
         }
         self.note_length(length);
         if !checksum_zero {
@@ -76,6 +81,8 @@ impl Run {
         // A datagram that comes late leaves the highest counter in place.
         if word.or(byte).or(epoch).is_none_or(|step| step > 0) {
             self.head = head;
+        } else {
+            self.late = self.late.saturating_add(1);
         }
     }
 
@@ -161,6 +168,13 @@ mod tests {
         assert_eq!(word_run(&[1, 3, 2, 4]), 4);
         assert_eq!(word_run(&[1, 65, 66]), 3);
         assert_eq!(word_run(&[u32::MAX, 0, 1]), 3);
+    }
+
+    #[test]
+    fn what_falls_or_swings_is_no_run() {
+        assert!(word_run(&(100..164).rev().collect::<Vec<_>>()) <= 2);
+        assert!(word_run(&[100, 120].repeat(32)) <= 4);
+        assert!(word_run(&(0..64).map(|n| 1000 + n * 37 % 41).collect::<Vec<_>>()) <= 16);
     }
 
     #[test]

@@ -200,9 +200,12 @@ pub fn alone(ports: [u16; 2], payload: &[u8], length: u32) -> Option<(Protocol, 
     Conversation::udp(ports).send_cut(0, payload, length)
 }
 
+/// Offsets of a field, from the end when negative, and the values that are allowed there.
+pub type Field = (std::ops::Range<isize>, fn(u8) -> bool);
+
 /// That a datagram is confirmed by itself, and no longer is once a byte of the fields named has a value that they
-/// do not allow. `fields` names offsets (from the end when negative) and the values allowed there.
-pub fn assert_fields_decide(ports: [u16; 2], payload: &[u8], fields: &[(std::ops::Range<isize>, fn(u8) -> bool)]) {
+/// do not allow.
+pub fn assert_fields_decide(ports: [u16; 2], payload: &[u8], fields: &[Field]) {
     let confidence =
         |payload: &[u8]| alone(ports, payload, payload.len() as u32).map(|(_, finding)| finding.confidence);
     assert_eq!(confidence(payload), Some(Confidence::Confirmed));

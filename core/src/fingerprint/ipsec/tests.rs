@@ -351,11 +351,14 @@ fn esp_in_udp_on_another_port() {
         }
         flow.confidence()
     };
-    // One direction stays possible, with both the checksum decides.
+    // The checksum makes it likely, both directions confirm it.
     for (packets, zero, spis, ip_version, expected) in [
         (3, true, [SPI_OUT, 0], 4, None),
         (4, true, [SPI_OUT, 0], 4, Some(Possible)),
-        (100, true, [SPI_OUT, 0], 4, Some(Possible)),
+        (7, true, [SPI_OUT, 0], 4, Some(Possible)),
+        (8, true, [SPI_OUT, 0], 4, Some(Likely)),
+        (100, true, [SPI_OUT, 0], 4, Some(Likely)),
+        (100, false, [SPI_OUT, 0], 4, Some(Possible)),
         (7, true, [SPI_OUT, SPI_IN], 4, Some(Possible)),
         (8, true, [SPI_OUT, SPI_IN], 4, Some(Likely)),
         (31, true, [SPI_OUT, SPI_IN], 4, Some(Likely)),

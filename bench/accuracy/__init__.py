@@ -1,0 +1,1 @@
+"""How much is found, and what is found wrongly: `make accuracy` (docs/accuracy.md)."""
