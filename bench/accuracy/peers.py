@@ -31,10 +31,9 @@ from pathlib import Path
 import zstandard
 
 from bench.accuracy.findings import Finding, Findings, gather
-from bench.accuracy.truth import FlowKey
+from bench.accuracy.truth import PROTOCOLS, FlowKey
 
 TIMEOUT_S = 120
-NDPI_NAMES = {"wireguard": "wireguard", "openvpn": "openvpn", "ipsec": "ipsec"}
 IP_PROTOCOLS = {"6": "TCP", "17": "UDP", "50": "ESP", "51": "AH"}
 TSHARK_NAMES = {
     "wg": "wireguard",
@@ -130,9 +129,10 @@ def read_ndpi(file: str, capture: Path, *options: str) -> Iterator[Finding]:
 
 def parse_ndpi(file: str, text: str) -> Iterator[Finding]:
     """Findings in ndpiReader's CSV output."""
-    for row in csv.DictReader(text.splitlines()):
-        transport = IP_PROTOCOLS.get(row["protocol"])
-        said = {NDPI_NAMES[part] for part in row["ndpi_proto"].lower().split(".") if part in NDPI_NAMES}
+    # Unquoted: names from the packets are in later columns, with whatever is in them, line ends too.
+    for row in csv.DictReader(text.splitlines(), quoting=csv.QUOTE_NONE):
+        transport = IP_PROTOCOLS.get(row["protocol"] or "")
+        said = set((row["ndpi_proto"] or "").lower().split(".")) & set(PROTOCOLS)
         if transport is None or not said:
             continue
         key = FlowKey.of(transport, row["src_ip"], row["src_port"], row["dst_ip"], row["dst_port"])

@@ -122,7 +122,9 @@ class Score:
 
 def score(collection: Collection, findings: Findings) -> Score:
     labels = {
-        (label.file, label.key): label for label in collection.labels if label.file not in collection.malformed
+        (label.file, label.key): label
+        for label in collection.labels
+        if label.file not in collection.malformed
     }
     results = tuple(Result(label, findings.get(flow, {})) for flow, label in labels.items())
     wrong = [

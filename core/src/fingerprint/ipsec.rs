@@ -90,6 +90,12 @@ static AH_PROTOCOL: EvidenceKind = kind(
 );
 static AH_SEQUENCE: EvidenceKind =
     kind("ipsec.ah_sequence", 58, "AH: the same SPI again, the sequence number a little higher", "RFC 4302 2.5");
+static L2TP_POSSIBLE: EvidenceKind = kind(
+    "ipsec.l2tp_possible",
+    0,
+    "IKEv1 with the vendor id of a client that uses it for L2TP alone: IPsec, L2TP possible",
+    "RFC 3193; MD5 of \"MS NT5 ISAKMPOAKLEY\"",
+);
 /// Found by the table, not by a packet of the flow.
 pub(super) static SAME_HOSTS: EvidenceKind = kind(
     "ipsec.same_hosts",
@@ -151,6 +157,9 @@ mod flag {
 const IKEV1: u8 = 0x10;
 const IKEV2: u8 = 0x20;
 const PAYLOAD_SA_V1: u8 = 1;
+/// What Windows sends first: it has IKEv1 for L2TP alone. Inside, L2TP cannot be seen (RFC 3193).
+const VENDOR_WINDOWS: [u8; 16] =
+    [0x1e, 0x2b, 0x51, 0x69, 0x05, 0x99, 0x1c, 0x7d, 0x7c, 0x96, 0xfc, 0xbf, 0xb5, 0x87, 0xe4, 0x61];
 const PAYLOAD_SK: u8 = 46;
 const PAYLOAD_SKF: u8 = 53;
 
@@ -309,6 +318,21 @@ fn chain(first: u8, body: &[u8], length: usize, legal: impl Fn(u8) -> bool) -> O
     (at == length && at > 0).then_some(Body::Clear)
 }
 
+/// Whether a chain of payloads in clear carries this vendor id (IKEv1, payload 13).
+fn carries_vendor_id(first: u8, body: &[u8], vendor_id: &[u8]) -> bool {
+    let (mut next, mut rest) = (first, body);
+    while next != 0 {
+        let Some(&[following, _, high, low]) = rest.first_chunk::<4>() else { return false };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if next == 13 && rest.get(4..length).is_some_and(|content| content.starts_with(vendor_id)) {
+            return true;
+        }
+        let Some(behind) = rest.get(length.max(4)..) else { return false };
+        (next, rest) = (following, behind);
+    }
+    false
+}
+
 /// SPIs and sequence numbers of one direction, by IP protocol.
 #[derive(Clone, Copy, Debug, Default)]
 struct Association {
@@ -380,6 +404,7 @@ impl Fingerprint for Ipsec {
         &ESP_SEQUENCE,
         &AH_PROTOCOL,
         &AH_SEQUENCE,
+        &L2TP_POSSIBLE,
         &SAME_HOSTS,
     ];
 
@@ -465,6 +490,10 @@ impl Ipsec {
             }
             (_, _) => {
                 found.observe(&IKEV1_CLEAR, packet);
+                let body = packet.payload.get(if ike.marker { 4 } else { 0 } + HEADER..).unwrap_or_default();
+                if carries_vendor_id(ike.next_payload, body, &VENDOR_WINDOWS) {
+                    found.observe(&L2TP_POSSIBLE, packet);
+                }
                 Confidence::Confirmed
             }
         };

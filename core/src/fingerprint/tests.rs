@@ -54,6 +54,25 @@ fn random_datagrams_are_never_likely() {
     }
 }
 
+/// The same with a first byte that stays, as many protocols have one: an opcode, a type word's first byte, nothing.
+#[test]
+fn random_datagrams_behind_a_constant_byte_are_never_likely() {
+    let mut random = Random(0xb17e);
+    for first in 0..=255_u8 {
+        for flow in 0..16 {
+            let mut conversation = Conversation::udp([random.next() as u16, random.next() as u16]);
+            conversation.checksum_zero = flow % 2 == 0;
+            for _ in 0..64 {
+                let length = 1 + random.below(1_400) as usize;
+                let mut payload = random.bytes(length.min(200));
+                payload[0] = first;
+                conversation.send_cut(random.below(2) as u8, &payload, length as u32);
+            }
+            assert!(conversation.confidence() < Some(Confidence::Likely), "{first:02x}: {:?}", conversation.best());
+        }
+    }
+}
+
 /// The same for segments of a stream, from its start and in the middle.
 #[test]
 fn random_streams_are_never_likely() {

@@ -424,6 +424,52 @@ fn mid_flow_data_at_the_thresholds() {
     assert_eq!(thresholds(&[19, 18], 40, |n, length| data_v2(id(n), length)), [None; 3]);
 }
 
+/// A data packet whose HMAC and IV are random.
+fn data_cbc(head: &str, number: usize, length: usize) -> Vec<u8> {
+    let mut packet = hex(head);
+    packet.extend(Random(number as u64 * 7 + 1).bytes(length - packet.len()));
+    packet
+}
+
+#[test]
+fn mid_flow_data_without_a_counter_is_likely_at_most() {
+    // SHA1 and AES: V1 leaves 5 by sixteen, V2 8; with SHA256 1 and 4; BF-CBC 5 by eight.
+    for (head, lengths) in [
+        ("30", [85, 101, 133, 85]),
+        ("48000001", [72, 104, 136, 72]),
+        ("30", [97, 81, 145, 81]),
+        ("48000001", [84, 100, 132, 84]),
+        ("30", [69, 77, 93, 85]),
+    ] {
+        let reached = thresholds(&lengths, 255, |number, length| data_cbc(head, number, length));
+        let [possible, likely, confirmed] = reached.map(|number| number.unwrap_or(usize::MAX));
+        // A word drawn at random may come close to its predecessor, once in 128 packets.
+        assert!((8..12).contains(&possible) && (16..20).contains(&likely), "{head} {lengths:?}: {reached:?}");
+        assert_eq!(confirmed, usize::MAX, "only a control packet confirms it");
+    }
+    // Lengths that no block cipher leaves, or that are all the same; an opcode that changes; nothing random.
+    let none = |lengths: &[usize], make: &dyn Fn(usize, usize) -> Vec<u8>| {
+        assert_eq!(thresholds(lengths, 255, make)[1], None, "{lengths:?}");
+    };
+    none(&[86, 102, 134], &|number, length| data_cbc("30", number, length));
+    none(&[85, 102, 134], &|number, length| data_cbc("30", number, length));
+    none(&[85], &|number, length| data_cbc("30", number, length));
+    none(&[73, 105, 137], &|number, length| data_cbc("48000001", number, length));
+    none(&[85, 101, 133], &|number, length| data_cbc(["30", "31"][number % 2], number, length));
+    none(&[85, 101, 133], &|_, length| padded("30a1b2c3d4", length));
+    // With a control packet: confirmed, and the data is what establishes it.
+    let mut flow = Conversation::udp(PORTS);
+    for number in 1..=20 {
+        flow.send(0, &data_cbc("30", number, 85 + 16 * (number % 3)));
+    }
+    assert_eq!(flow.confidence(), Some(Likely));
+    flow.send(0, &hex(CLIENT_ACK));
+    flow.send(1, &hex(SERVER_ACK));
+    assert_eq!(flow.confidence(), Some(Confirmed));
+    flow.send(0, &data_cbc("30", 99, 85));
+    assert_eq!(flow.state(), Some((OVPN, Confirmed, Phase::Established)));
+}
+
 #[test]
 fn data_in_both_directions_has_one_peer_id() {
     // ovpn-udp-midflow: whole words in fours and no checksum would be ESP in UDP, but for the same word both ways.
