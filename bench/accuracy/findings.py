@@ -35,7 +35,7 @@ Findings = dict[tuple[str, FlowKey], dict[str, Finding]]
 
 
 def gather(findings: Iterable[Finding]) -> Findings:
-    """By flow and protocol. A flow that timed out and came back is one here: its strongest, its packets' sum."""
+    """By flow and protocol. A flow that timed out and came back is one here, with its strongest finding."""
     gathered: Findings = {}
     for finding in findings:
         of_flow = gathered.setdefault((finding.file, finding.key), {})

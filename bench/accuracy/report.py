@@ -51,13 +51,14 @@ def percent(value: float | None) -> str:
 
 def full_report(scores: Sequence[Score]) -> str:
     parts = [
-        "**Found, missed, false.** Rows: what a flow is. *none*: flows of captures without a VPN, and flows that",
-        "stand beside a VPN; their number is not known, so only the false ones are shown.\n",
+        "**Found, missed, false.** Rows: what a flow is; columns: what was said of it at `likely` or above,",
+        "then at `confirmed`. *none*: flows that are no VPN; only those of which something was said can be",
+        "counted.\n",
         *(confusion_table(score) for score in scores),
-        "**By variant.** Found at `likely`, of them `confirmed`, of all. *named*: of the found flows whose variant is",
-        "labelled, those given this variant.\n",
+        "**By variant.** Found at `likely` or above (of them `confirmed`) of all. *named*: of the found flows",
+        "whose variant is labelled, those that were given it.\n",
         variant_table(scores),
-        "**By situation.** Found at `likely`, of them `confirmed`, of all.\n",
+        "**By situation.** Found at `likely` or above (of them `confirmed`) of all.\n",
         situation_table(scores),
         "**Missed at `likely`.**\n",
         missed_table(scores),
@@ -72,19 +73,23 @@ def full_report(scores: Sequence[Score]) -> str:
 
 
 def confusion_table(score: Score) -> str:
-    said = (*PROTOCOLS, "none")
+    said, columns = (*PROTOCOLS, "none"), (*PROTOCOLS, "missed")
     tables = {level: score.confusion(level) for level in LEVELS}
     name = score.collection.name
     headings = [
         f"{name}: {len(score.results)} flows",
-        *(f"{word}, {level}" for level in LEVELS for word in (*PROTOCOLS, "missed")),
+        *(
+            f"{level}: {PROTOCOLS[0]}" if word == PROTOCOLS[0] else word
+            for level in LEVELS
+            for word in columns
+        ),
     ]
     rows: list[list[object]] = []
     for truth in PROTOCOLS:
         rows.append([truth, *(tables[level][truth, word] for level in LEVELS for word in said)])
     without = f"none ({score.collection.without_vpn:,} captures without)"
-    false = {level: ["none", *(tables[level]["none", word] for word in PROTOCOLS)] for level in LEVELS}
-    rows.append([without, *(cell for level in LEVELS for cell in (*false[level][1:], ""))])
+    false = [[*(tables[level]["none", word] for word in PROTOCOLS), ""] for level in LEVELS]
+    rows.append([without, *false[0], *false[1]])
     return markdown(headings, rows)
 
 

@@ -19,8 +19,8 @@ NEEDED = {
     ("openvpn", "UDP", "plain"): 2,
     ("ipsec", "UDP", "esp-in-udp"): 2,
 }
-"""Packets that `likely` needs, by protocol, transport and variant, where it is more than one: CBC data, chained
-records, a plain opening and its retry, ESP in UDP on port 4500 (docs/accuracy.md, "What is missed")."""
+"""Packets that `likely` needs, by protocol, transport and variant, where it is more than one: CBC data,
+chained records, a plain opening and its retry, ESP in UDP on port 4500. docs/accuracy.md says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ def read_lab(folder: Path) -> Collection:
                 key,
                 row["protocol"],
                 lab_variant(row),
-                opening=row["handshake_seen"] == "yes",
+                opening=lab_opening(row),
                 oneway=row["direction_seen"] != "both",
                 packets=sum(counted),
                 needs=lab_needs(row),
@@ -163,6 +163,12 @@ def read_lab(folder: Path) -> Collection:
     return Collection("lab", captures, tuple(labels), frozenset(left_out))
 
 
+def lab_opening(row: Row) -> bool:
+    """Whether an opening is there. Where it led nowhere, the manifest's `handshake_seen` says no."""
+    failed = ("rejects", "no answer", "silent", "dropped", "initiations only")
+    return row["handshake_seen"] == "yes" or any(word in row["subtype"] for word in failed)
+
+
 def lab_variant(row: Row) -> str:
     """The variant in a manifest row; its `subtype` says in words what ran."""
     subtype = row["subtype"].replace("ta-", "tls-auth ")
@@ -170,7 +176,7 @@ def lab_variant(row: Row) -> str:
         case "wireguard", _:
             return "standard"
         case "openvpn", _:
-            if row["handshake_seen"] != "yes":
+            if not lab_opening(row):
                 return "data"
             named = ("tls-crypt-v2", "tls-crypt", "tls-auth")
             return next((name for name in named if name in subtype), "plain")
