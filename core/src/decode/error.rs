@@ -28,11 +28,34 @@ pub enum Layer {
     Esp,
     /// Authentication Header.
     Ah,
+    /// MPLS.
+    Mpls,
+    /// PPP, over Ethernet or not.
+    Ppp,
+    /// GRE and what it carries.
+    Gre,
+    /// A tunnel in UDP.
+    Tunnel,
 }
 
 /// Names as they appear in counters, in the order of [`Layer`].
-const LAYERS: [&str; 11] =
-    ["link_type", "ethernet", "vlan", "linux_sll", "null", "ipv4", "ipv6", "udp", "tcp", "esp", "ah"];
+const LAYERS: [&str; 15] = [
+    "link_type",
+    "ethernet",
+    "vlan",
+    "linux_sll",
+    "null",
+    "ipv4",
+    "ipv6",
+    "udp",
+    "tcp",
+    "esp",
+    "ah",
+    "mpls",
+    "ppp",
+    "gre",
+    "tunnel",
+];
 
 /// Why decoding stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -6,16 +6,25 @@
 
 mod ah;
 mod error;
+mod erspan;
 mod esp;
+mod etherip;
 mod ethernet;
+mod geneve;
+mod gre;
+mod gtp_u;
 mod ipv4;
 mod ipv6;
 mod linux_sll;
+mod mpls;
 mod null;
+mod ppp;
+mod pppoe;
 mod raw;
 mod tcp;
 mod udp;
 mod vlan;
+mod vxlan;
 
 pub use error::{Cause, DecodeError, Layer};
 pub use tcp::flags as tcp_flags;
@@ -73,12 +82,52 @@ pub enum EncapLayer {
     LinuxSll,
     /// Linux cooked capture v2.
     LinuxSll2,
+    /// MPLS label stack.
+    Mpls,
+    /// PPP over Ethernet.
+    Pppoe,
+    /// PPP.
+    Ppp,
+    /// An outer IPv4 header.
+    Ipv4,
+    /// An outer IPv6 header.
+    Ipv6,
+    /// Generic Routing Encapsulation.
+    Gre,
+    /// ERSPAN, any type.
+    Erspan,
+    /// Ethernet in IP.
+    EtherIp,
+    /// GPRS tunnelling, user plane.
+    GtpU,
+    /// VXLAN, and its generic protocol extension.
+    Vxlan,
+    /// Geneve.
+    Geneve,
 }
 
 impl EncapLayer {
     /// All of them; position + 1 is the code in [`Path`].
-    pub const ALL: [Self; 7] =
-        [Self::Ethernet, Self::Dot1q, Self::Dot1ad, Self::Raw, Self::Null, Self::LinuxSll, Self::LinuxSll2];
+    pub const ALL: [Self; 18] = [
+        Self::Ethernet,
+        Self::Dot1q,
+        Self::Dot1ad,
+        Self::Raw,
+        Self::Null,
+        Self::LinuxSll,
+        Self::LinuxSll2,
+        Self::Mpls,
+        Self::Pppoe,
+        Self::Ppp,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Gre,
+        Self::Erspan,
+        Self::EtherIp,
+        Self::GtpU,
+        Self::Vxlan,
+        Self::Geneve,
+    ];
 
     /// Name used in events.
     pub fn name(self) -> &'static str {
@@ -90,6 +139,17 @@ impl EncapLayer {
             Self::Null => "null",
             Self::LinuxSll => "linux_sll",
             Self::LinuxSll2 => "linux_sll2",
+            Self::Mpls => "mpls",
+            Self::Pppoe => "pppoe",
+            Self::Ppp => "ppp",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Gre => "gre",
+            Self::Erspan => "erspan",
+            Self::EtherIp => "etherip",
+            Self::GtpU => "gtp-u",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
         }
     }
 }
@@ -236,6 +296,17 @@ impl<'a> Cursor<'a> {
         self.offset = self.offset.saturating_add(count);
     }
 
+    /// The same place in a frame that ends at `end`, as the header around it says.
+    fn up_to(&self, end: usize) -> Self {
+        let end = end.min(self.original);
+        Self { bytes: &self.bytes[..self.bytes.len().min(end)], offset: self.offset, original: end }
+    }
+
+    /// Bytes from here to the end of the frame, whether captured or not.
+    fn rest(&self) -> usize {
+        self.original.saturating_sub(self.offset)
+    }
+
     fn short(&self, needed: usize, layer: Layer) -> DecodeError {
         let cut = self.original >= self.offset.saturating_add(needed);
         self.error(layer, if cut { Cause::Truncated } else { Cause::Malformed })
@@ -249,7 +320,12 @@ impl<'a> Cursor<'a> {
 /// What a header says comes next.
 enum Next {
     Ethertype(u16),
+    Ethernet,
+    Ppp,
+    Mpls,
     Ip,
+    /// An IP protocol, up to this offset in the frame.
+    IpPayload(IpPayload),
     Done(Decoded),
 }
 
@@ -258,56 +334,120 @@ pub fn decode(bytes: &[u8], original: u32, link: LinkType, packet: &mut Packet) 
     *packet = Packet::default();
     let original = (original as usize).max(bytes.len());
     let mut cursor = Cursor { bytes, offset: 0, original };
-    let mut next = match link.0 {
-        1 => ethernet::decode(&mut cursor, packet)?,
+    let next = match link.0 {
+        1 => Next::Ethernet,
         0 | 108 => null::decode(&mut cursor, packet, link.0 == 0)?,
+        9 | 50 => Next::Ppp,
+        51 => pppoe::decode(&mut cursor, packet)?,
         12 | 14 | 101 | 228 | 229 => raw::decode(packet),
         113 => linux_sll::decode_v1(&mut cursor, packet)?,
         276 => linux_sll::decode_v2(&mut cursor, packet)?,
         _ => return Err(cursor.error(Layer::LinkType, Cause::Unsupported)),
     };
-    for _ in 0..MAX_DEPTH {
+    follow(&mut cursor, packet, next, MAX_DEPTH)
+}
+
+/// Follows headers from the cursor down to the innermost packet.
+fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: usize) -> Result<Decoded, DecodeError> {
+    for left in (0..depth).rev() {
         next = match next {
             Next::Done(decoded) => return Ok(decoded),
+            Next::Ethernet => ethernet::decode(cursor, packet)?,
             Next::Ethertype(kind) => match kind {
                 0x0800 | 0x86dd => Next::Ip,
-                0x8100 | 0x88a8 | 0x9100 | 0x9200 => vlan::decode(&mut cursor, packet, kind)?,
+                0x8100 | 0x88a8 | 0x9100 | 0x9200 => vlan::decode(cursor, packet, kind)?,
+                0x8847 | 0x8848 => Next::Mpls,
+                0x8864 => pppoe::decode(cursor, packet)?,
                 0x0806 | 0x8035 => Next::Done(Decoded::NoFlow(NoFlow::Arp)),
                 _ => Next::Done(Decoded::NoFlow(NoFlow::OtherEthertype)),
             },
-            Next::Ip => return ip(&mut cursor, packet),
+            Next::Ppp => ppp::decode(cursor, packet)?,
+            Next::Mpls => mpls::decode(cursor, packet)?,
+            Next::Ip => {
+                let payload = match cursor.peek::<1>(Layer::Ipv4)?[0] >> 4 {
+                    4 => ipv4::decode(cursor, packet)?,
+                    6 => ipv6::decode(cursor, packet)?,
+                    _ => return Err(cursor.error(Layer::Ipv4, Cause::Malformed)),
+                };
+                if payload.later_fragment {
+                    return Ok(Decoded::NoFlow(NoFlow::LaterFragment));
+                }
+                Next::IpPayload(payload)
+            }
+            Next::IpPayload(payload) => match payload.protocol {
+                6 => {
+                    tcp::decode(cursor, packet, payload.end)?;
+                    Next::Done(Decoded::Flow)
+                }
+                17 => {
+                    udp::decode(cursor, packet, payload.end)?;
+                    return Ok(tunnel_in_udp(cursor, packet, left).unwrap_or(Decoded::Flow));
+                }
+                50 => {
+                    esp::decode(cursor, packet, payload.end)?;
+                    Next::Done(Decoded::Flow)
+                }
+                51 => {
+                    ah::decode(cursor, packet, payload.end)?;
+                    Next::Done(Decoded::Flow)
+                }
+                1 => Next::Done(Decoded::NoFlow(NoFlow::Icmp)),
+                58 => Next::Done(Decoded::NoFlow(NoFlow::Icmp6)),
+                4 | 41 | 47 | 97 | 137 => {
+                    return Ok(
+                        tunnel_in_ip(cursor, packet, payload, left).unwrap_or(Decoded::NoFlow(NoFlow::OtherIpProtocol))
+                    );
+                }
+                _ => Next::Done(Decoded::NoFlow(NoFlow::OtherIpProtocol)),
+            },
         };
     }
-    Err(cursor.error(Layer::Vlan, Cause::Malformed))
+    Err(cursor.error(Layer::LinkType, Cause::Malformed))
+}
+
+/// IP in IP, GRE, Ethernet in IP, MPLS in IP. `None` when what is inside does not decode: then the outer packet
+/// is one of another IP protocol.
+fn tunnel_in_ip(cursor: &Cursor<'_>, packet: &mut Packet, payload: IpPayload, depth: usize) -> Option<Decoded> {
+    let mut inner = cursor.up_to(payload.end);
+    let mut found = packet.inside();
+    let next = match payload.protocol {
+        4 | 41 => Next::Ip,
+        47 => gre::decode(&mut inner, &mut found).ok()?,
+        97 => etherip::decode(&mut inner, &mut found).ok()?,
+        _ => Next::Mpls,
+    };
+    let decoded = follow(&mut inner, &mut found, next, depth).ok()?;
+    *packet = found;
+    Some(decoded)
+}
+
+/// GTP-U, VXLAN, Geneve, each on its port and by its header: a port alone says nothing. `None` when there is none,
+/// or when what is inside does not decode: then the packet is the datagram's.
+fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, depth: usize) -> Option<Decoded> {
+    let on_port = |port| packet.source_port == port || packet.destination_port == port;
+    let decode = match () {
+        () if on_port(2152) => gtp_u::decode,
+        // Linux began with 8472.
+        () if packet.destination_port == 4789 || packet.destination_port == 8472 => vxlan::decode,
+        () if packet.destination_port == 4790 => vxlan::decode_gpe,
+        () if packet.destination_port == 6081 => geneve::decode,
+        () => return None,
+    };
+    let mut inner = cursor.up_to(cursor.offset + packet.payload_length as usize);
+    let mut found = packet.inside();
+    let next = decode(&mut inner, &mut found).ok()?;
+    let decoded = follow(&mut inner, &mut found, next, depth).ok()?;
+    *packet = found;
+    Some(decoded)
 }
 
 /// Whether frames of this link type can be decoded.
 pub fn link_type_is_supported(link: LinkType) -> bool {
-    matches!(link.0, 0 | 1 | 12 | 14 | 101 | 108 | 113 | 228 | 229 | 276)
-}
-
-fn ip(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Decoded, DecodeError> {
-    let ends = match cursor.peek::<1>(Layer::Ipv4)?[0] >> 4 {
-        4 => ipv4::decode(cursor, packet)?,
-        6 => ipv6::decode(cursor, packet)?,
-        _ => return Err(cursor.error(Layer::Ipv4, Cause::Malformed)),
-    };
-    if ends.later_fragment {
-        return Ok(Decoded::NoFlow(NoFlow::LaterFragment));
-    }
-    match ends.protocol {
-        6 => tcp::decode(cursor, packet, ends.end)?,
-        17 => udp::decode(cursor, packet, ends.end)?,
-        50 => esp::decode(cursor, packet, ends.end)?,
-        51 => ah::decode(cursor, packet, ends.end)?,
-        1 => return Ok(Decoded::NoFlow(NoFlow::Icmp)),
-        58 => return Ok(Decoded::NoFlow(NoFlow::Icmp6)),
-        _ => return Ok(Decoded::NoFlow(NoFlow::OtherIpProtocol)),
-    }
-    Ok(Decoded::Flow)
+    matches!(link.0, 0 | 1 | 9 | 12 | 14 | 50 | 51 | 101 | 108 | 113 | 228 | 229 | 276)
 }
 
 /// What an IP header says about its payload.
+#[derive(Clone, Copy)]
 struct IpPayload {
     /// Protocol of what the cursor stands on.
     protocol: u8,
@@ -318,6 +458,13 @@ struct IpPayload {
 }
 
 impl Packet {
+    /// A packet that this one carries: the layers so far, and its IP header as one of them.
+    fn inside(&self) -> Self {
+        let mut inside = Self { vlans: self.vlans, path: self.path, ..Self::default() };
+        inside.path.push(if self.ip_version == 4 { EncapLayer::Ipv4 } else { EncapLayer::Ipv6 });
+        inside
+    }
+
     /// Notes a payload from the cursor to `end` (both offsets in the frame).
     fn set_payload(&mut self, cursor: &Cursor<'_>, end: usize) {
         let length = end.saturating_sub(cursor.offset);
