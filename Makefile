@@ -3,6 +3,10 @@
 PYTHON ?= python3
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+# Of `make accuracy`. The generators are part of it as soon as they are part of the workspace.
+PEERS ?=
+GENERATORS ?= $(shell sed -n 's/^members = .*"\(generators\)".*/\1/p' Cargo.toml 2>/dev/null)
+GENERATOR_ARGUMENTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +26,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test bench accuracy lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -42,6 +46,11 @@ test: $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust
 bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
 	$(CARGO) build --release --locked --package vpn-classifier-bench
 	$(PY) -m bench --floor '$(TARGET)/release/floor'
+
+accuracy: $(VENV)/.built $(VENV)/.dev  ## Score the captures, run the generators (PEERS=1: also nDPI and tshark)
+	@mkdir -p .make
+	$(if $(GENERATORS),$(CARGO) run --release --locked --package vpn-classifier-$(GENERATORS) -- $(GENERATOR_ARGUMENTS) > .make/generators.md)
+	$(PY) -m bench.accuracy $(if $(PEERS),--peers) $(if $(GENERATORS),--generators .make/generators.md)
 
 lint: format-check clippy lint-python stubs  ## Formatting, clippy, ruff, mypy, stub check
 

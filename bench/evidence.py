@@ -1,4 +1,4 @@
-"""Writes docs/evidence.md from the evidence table of the core and from the captures: `python -m bench.evidence`.
+"""Writes docs/evidence.md from the core's evidence table and the captures: `python -m bench.evidence`.
 
 What an id stands for, its bits and its source are the core's (`classifier._core.EVIDENCE`); which captures
 show it and which look-alikes come near it is what the engine says of `pcaps/` at `possible` and above.
@@ -21,19 +21,20 @@ TITLES = {"wireguard": "WireGuard", "openvpn": "OpenVPN", "ipsec": "IPsec"}
 INTRODUCTION = """\
 # Evidence
 
-Every fact that a verdict can stand on, one by one. An event names them by id in `vpn.evidence`, with the packet
-that showed the fact first and how often it was seen; ids are stable. This page is written by `python -m
-bench.evidence` from the table that the code uses and from the captures in [pcaps/](../pcaps/README.md): do not edit
-it.
+Every fact that a verdict can stand on, one by one. An event names them by id in `vpn.evidence`, with the
+packet that showed the fact first and how often it was seen; ids are stable. This page is written by `python
+-m bench.evidence` from the table that the code uses and from the captures in [pcaps/](../pcaps/README.md):
+do not edit it.
 
-**Bits** say what one observation is worth against uniformly random payload: a flow of random bytes shows it once in
-2^bits tries. `possible` is less than 40 bits, `likely` 40 to 63 or a look-alike not ruled out, `confirmed` 64 and more
-with every look-alike ruled out; where a protocol's rule names a number of packets for a level, that number decides. Real
-protocols are not random, so bits say nothing about look-alikes: these are tested for one by one, each by a rule of
-its own, and [accuracy.md](accuracy.md) says how often they pass.
+**Bits** say what one observation is worth against uniformly random payload: random bytes show the fact once
+in 2^bits tries. `possible` is less than 40 bits, `likely` 40 to 63 or a look-alike not ruled out,
+`confirmed` 64 and more with every look-alike ruled out; where a protocol's rule names a number of packets
+for a level, that number decides. Real protocols are not random, so bits say nothing about look-alikes: each
+has a rule of its own, and [accuracy.md](accuracy.md) says how often they pass.
 
-**Shown by** lists the captures in which the fact was seen, *near* those that are no VPN and show it all the same: they
-stay at `possible`. **Look-alikes ruled out** are those that were tested for, and excluded, on flows that show the fact.
+**Shown by** lists the captures in which the fact was seen, **Near** those without a VPN that show it all
+the same: they stay at `possible`. *crafted*: written by a script, not sent by a VPN's own program.
+**Look-alikes ruled out** are those that were tested for, and excluded, on flows that show the fact.
 """
 
 
@@ -67,35 +68,24 @@ def seen_in(captures: Iterable[Path], without_vpn: frozenset[str]) -> dict[str, 
     return seen
 
 
-def cases_of(folder: Path) -> tuple[list[Path], frozenset[str], frozenset[str]]:
-    """The captures; the cases without a VPN; those that no program has sent."""
-    with (folder / "truth.csv").open(newline="", encoding="utf-8") as file:
-        truth = list(csv.DictReader(file))
-    without_vpn = frozenset(row["case"] for row in truth if row["protocol"] == "none")
-    written = frozenset(
-        capture.parent.name for capture in folder.glob("*/capture.*") if "crafted" in note_of(folder, capture)
-    )
-    return sorted(folder.glob("*/capture.*")), without_vpn, written
-
-
-def note_of(folder: Path, capture: Path) -> str:
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["case"] == capture.parent.name]
-    return " ".join(row["real_or_crafted"] for row in rows)
-
-
 def page(folder: Path) -> str:
     """The whole page."""
-    captures, without_vpn, crafted = cases_of(folder)
-    seen = seen_in(captures, without_vpn)
+    without_vpn = cases(folder / "truth.csv", "protocol", "none")
+    crafted = cases(folder / "manifest.csv", "real_or_crafted", "crafted")
+    seen = seen_in(sorted(folder.glob("*/capture.*")), without_vpn)
     parts = [INTRODUCTION]
     for protocol in PROTOCOLS:
         kinds = [kind for kind in EVIDENCE if kind.protocol == protocol]
-        parts.append(f"## {TITLES[protocol]}\n")
-        parts.append(table(kinds))
+        parts += [f"## {TITLES[protocol]}\n", table(kinds)]
         parts += [entry(kind, seen[kind.id], crafted) for kind in kinds]
     parts.append(look_alikes(seen))
     return "\n".join(parts)
+
+
+def cases(table: Path, column: str, value: str) -> frozenset[str]:
+    """The cases that a table gives this value."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return frozenset(row["case"] for row in csv.DictReader(file) if row[column] == value)
 
 
 def table(kinds: Iterable[EvidenceKind]) -> str:
@@ -119,7 +109,7 @@ def entry(kind: EvidenceKind, seen: Seen, crafted: frozenset[str]) -> str:
     if seen.near:
         lines.append(f"- **Near:** {names(seen.near, crafted)}")
     ruled_out = [name for name in RULED_OUT if name in seen.ruled_out]
-    lines.append(f"- **Look-alikes ruled out:** {', '.join(ruled_out) or 'none needed a rule of its own'}")
+    lines.append(f"- **Look-alikes ruled out:** {', '.join(ruled_out) or 'none was tested for'}")
     return "\n".join(lines) + "\n"
 
 
@@ -132,7 +122,9 @@ def look_alikes(seen: dict[str, Seen]) -> str:
     for name in RULED_OUT:
         beside = [f"`{identifier}`" for identifier, where in seen.items() if name in where.ruled_out]
         rows.append(f"| {name} | {', '.join(beside) or 'no capture'} |\n")
-    heading = "## Look-alikes\n\nThe names that `vpn.ruled_out` uses, and the evidence beside which they occur.\n"
+    heading = (
+        "## Look-alikes\n\nThe names that `vpn.ruled_out` uses, and the evidence beside which they occur.\n"
+    )
     return f"{heading}\n| look-alike | evidence |\n| --- | --- |\n{''.join(rows)}"
 
 

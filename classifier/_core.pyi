@@ -88,7 +88,8 @@ class CaptureError(Exception):
 class FlowBatch:
     """Reports about recognised flows, one row each, as columns of equal length.
 
-    Rows are ordered by (`number`, `flow_id`). The same input gives the same rows whatever the number of
+    Rows are ordered by (`number`, `flow_id`); the ends of the flows that run when a capture ends come last.
+    The same input gives the same rows whatever the number of
     workers; where one batch ends and the next begins carries no meaning.
     """
 

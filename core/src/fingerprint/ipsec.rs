@@ -29,6 +29,8 @@ const HEADER: usize = 28;
 const SMALLEST_SPI: u32 = 256;
 /// Loss and reordering that a sequence number may show and still count as following.
 const SEQUENCE_WINDOW: u32 = 64;
+/// Security associations of one direction that are told apart.
+const ASSOCIATIONS: usize = 4;
 /// ESP with NULL encryption and a 96-bit ICV: SPI, sequence, two bytes of trailer padded to four, ICV.
 const SMALLEST_ESP: u32 = 24;
 /// Message ids count from 0 for each originator; a larger one than this is no count.
@@ -382,8 +384,8 @@ pub struct Ipsec {
     finished: bool,
     confidence: Option<Confidence>,
     esp_in_udp: bool,
-    /// By direction, the current and the former association (a rekeyed one drains).
-    associations: [[Association; 2]; 2],
+    /// By direction, the latest associations: a rekeyed one drains, and two hosts may have several.
+    associations: [[Association; ASSOCIATIONS]; 2],
     transport: Option<Transport>,
     midflow: Option<bool>,
 }
@@ -633,7 +635,7 @@ impl Ipsec {
         {
             return known.packets;
         }
-        associations[1] = associations[0];
+        associations.rotate_right(1);
         associations[0] = Association { spi, highest: sequence, packets: 1 };
         1
     }
