@@ -269,7 +269,7 @@ pub fn segments(data: &[u8]) {
             payload,
             length,
             stream_start,
-            |length, first| length < 1_000 && first != Some(0xff),
+            &|length: u32, first: Option<u8>| length < 1_000 && first != Some(0xff),
             |Record { head, length, place: now }| {
                 assert!(head.len() <= length as usize && (1..1_000).contains(&length));
                 assert!(place == 0 || now == place + 1);

@@ -122,7 +122,7 @@ impl Flow {
     /// Generates one flow and says what the classifier made of it, and how many datagrams it had. `broken` names the
     /// field that a near miss breaks.
     pub fn run(&mut self, random: Random, broken: &'static str, generate: fn(&mut Self)) -> (Verdict, u64) {
-        if self.flows % FLOWS_OF_A_TABLE == 0 {
+        if self.flows.is_multiple_of(FLOWS_OF_A_TABLE) {
             self.shard.begin(u64::from(self.flows));
         }
         self.flows = self.flows.wrapping_add(1);
@@ -158,12 +158,7 @@ impl Flow {
     }
 
     /// Like [`Self::run`]; gives what was sent as well.
-    pub fn record(
-        &mut self,
-        random: Random,
-        broken: &'static str,
-        generate: fn(&mut Self),
-    ) -> (Verdict, Vec<Sent>) {
+    pub fn record(&mut self, random: Random, broken: &'static str, generate: fn(&mut Self)) -> (Verdict, Vec<Sent>) {
         self.recorded = Some(Vec::new());
         let (verdict, _) = self.run(random, broken, generate);
         (verdict, self.recorded.take().unwrap_or_default())

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
     let shown = std::io::stderr().is_terminal();
     let progress = |done: u64| {
         if shown {
-            eprint!("\r{:5.1} % of {:.0e} datagrams", 100.0 * done as f64 / options.datagrams as f64, options.datagrams as f64);
+            eprint!(
+                "\r{:5.1} % of {:.0e} datagrams",
+                100.0 * done as f64 / options.datagrams as f64,
+                options.datagrams as f64
+            );
         }
     };
     let counts = measure(&chosen, options.datagrams, options.seed, options.threads, &progress);
@@ -126,16 +130,21 @@ fn report(generators: &[Generator], counts: &[Count]) -> String {
         row(&mut text, "**all**", "", &total);
         text.push('\n');
     }
-    let _ = writeln!(text, "Levels are the highest that a flow reached; bounds are one-sided, 95 %, exact (Clopper-Pearson).\n");
-    let exceptions: Vec<_> =
-        pairs().filter_map(|(generator, _)| Some((generator, generator.exception?))).collect();
+    let _ = writeln!(
+        text,
+        "Levels are the highest that a flow reached; bounds are one-sided, 95 %, exact (Clopper-Pearson).\n"
+    );
+    let exceptions: Vec<_> = pairs().filter_map(|(generator, _)| Some((generator, generator.exception?))).collect();
     for (generator, reason) in &exceptions {
         let _ = writeln!(text, "- {}, {}: may be confirmed: {reason}", generator.name, generator.differs);
     }
     if !exceptions.is_empty() {
         text.push('\n');
     }
-    evidence(&mut text, &pairs().filter(|(generator, _)| !matches!(generator.kind, Kind::Control(_))).collect::<Vec<_>>());
+    evidence(
+        &mut text,
+        &pairs().filter(|(generator, _)| !matches!(generator.kind, Kind::Control(_))).collect::<Vec<_>>(),
+    );
     controls(&mut text, &pairs().collect::<Vec<_>>());
     text
 }
@@ -158,7 +167,10 @@ fn evidence(text: &mut String, pairs: &[(&Generator, &Count)]) {
     if pairs.iter().all(|(_, count)| count.evidence.is_empty()) {
         return;
     }
-    let _ = writeln!(text, "### By which evidence\n\n| generator | what differs | level | flows | evidence |\n|---|---|---|--:|---|");
+    let _ = writeln!(
+        text,
+        "### By which evidence\n\n| generator | what differs | level | flows | evidence |\n|---|---|---|--:|---|"
+    );
     for (generator, count) in pairs {
         let mut sets: Vec<_> = count.evidence.iter().collect();
         sets.sort_by_key(|((confidence, _), flows)| std::cmp::Reverse((*confidence, **flows)));
@@ -183,14 +195,8 @@ fn controls(text: &mut String, pairs: &[(&Generator, &Count)]) {
     }
     let _ = writeln!(text, "### Positive controls\n\n| rule | wanted | flows | reached it |\n|---|---|--:|--:|");
     for (generator, count, level) in rows {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            generator.name,
-            level.name(),
-            count.flows,
-            count.reached(level)
-        );
+        let _ =
+            writeln!(text, "| {} | {} | {} | {} |", generator.name, level.name(), count.flows, count.reached(level));
     }
     text.push('\n');
 }
@@ -198,7 +204,9 @@ fn controls(text: &mut String, pairs: &[(&Generator, &Count)]) {
 /// The first flow that is not as it must be: enough to write a test from.
 fn explain(generator: &Generator, count: &Count, seed: u64) {
     let wrong = match generator.kind {
-        Kind::Control(level) => format!("{} of {} flows did not reach {}", count.flows - count.reached(level), count.flows, level.name()),
+        Kind::Control(level) => {
+            format!("{} of {} flows did not reach {}", count.flows - count.reached(level), count.flows, level.name())
+        }
         _ => format!("{} of {} flows were confirmed", count.reached(Confidence::Confirmed), count.flows),
     };
     eprintln!("\n{} ({}): {wrong}. The first:", generator.name, generator.differs);

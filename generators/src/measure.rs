@@ -124,9 +124,7 @@ impl Generator {
     pub fn holds(&self, count: &Count) -> bool {
         match self.kind {
             Kind::Control(level) => count.flows > 0 && count.reached(level) == count.flows,
-            Kind::LookAlike | Kind::NearMiss => {
-                self.exception.is_some() || count.reached(Confidence::Confirmed) == 0
-            }
+            Kind::LookAlike | Kind::NearMiss => self.exception.is_some() || count.reached(Confidence::Confirmed) == 0,
         }
     }
 
@@ -146,9 +144,9 @@ impl Generator {
     fn random(&self, seed: u64, piece: u64, number: u64) -> Random {
         // FNV-1a of what names the generator.
         let name = [self.name.as_bytes(), b"/", self.differs.as_bytes()].concat();
-        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = name
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         Random::of(&[seed, hash, piece, number])
     }
 

@@ -48,7 +48,7 @@ impl Random {
     /// From `least` to `most`, both included (by the multiplication's upper half: biased by less than 2^-32).
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         let span = u128::from(most - least) + 1;
-        least + (u128::from(self.word()) * span >> 64) as u64
+        least + ((u128::from(self.word()) * span) >> 64) as u64
     }
 
     /// The same as an index or a length.

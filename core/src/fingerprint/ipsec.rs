@@ -1,11 +1,12 @@
-//! IPsec: IKE over UDP, ESP in UDP, ESP and AH as IP protocols. References: RFC 7296 (IKEv2), RFC 2408 and 2409
-//! (IKEv1), RFC 3948 (UDP encapsulation), RFC 4303 (ESP), RFC 4302 (AH).
+//! IPsec: IKE over UDP, ESP in UDP, both in TCP, ESP and AH as IP protocols. References: RFC 7296 (IKEv2), RFC 2408
+//! and 2409 (IKEv1), RFC 3948 (UDP encapsulation), RFC 9329 (TCP encapsulation), RFC 4303 (ESP), RFC 4302 (AH).
 //!
 //! ```text
 //!   IKE  | SPI initiator 8 | SPI responder 8 | next payload | version | exchange | flags | message id 4 | length 4 |
 //!   body | next payload | critical, reserved | length 2 | ...   in clear a chain that ends at the length;
 //!        encrypted, IKEv2: one SK (46) or SKF (53) payload; IKEv1: flag E, a multiple of eight bytes
 //!   UDP 4500 | 00000000 (non-ESP marker) | IKE ...      or | SPI 4 (not zero) | sequence 4 | ...   or | ff |
+//!   TCP  "IKETCP" once, from who opens; then | length 2, itself included | 00000000 IKE, or ESP, or ff | ...
 //!   ESP  | SPI 4 | sequence 4 | ...
 //!   AH   | next header | payload length | reserved 2 | SPI 4 | sequence 4 | ICV ...
 //! ```
@@ -17,6 +18,7 @@
 //! protocols with one magic word and a counter in both directions. ESP in UDP away from port 4500 therefore needs
 //! the zero checksum that RFC 3948, 2.2 asks for, and IKE or both directions to be confirmed.
 
+use super::stream::{Cursor, Framing, Record, chain_closes};
 use super::{
     Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol,
     Transport, Variant,
@@ -68,6 +70,13 @@ static SPI_PAIR: EvidenceKind =
     kind("ipsec.spi_pair", 64, "Another IKE message of the same initiator's SPI", "RFC 7296 2.6; RFC 2408 2.5.3");
 static NON_ESP_MARKER: EvidenceKind =
     kind("ipsec.non_esp_marker", 32, "Four zero bytes before an IKE header", "RFC 3948 2.2");
+static TCP_PREFIX: EvidenceKind = kind("ipsec.tcp_prefix", 36, "A stream begins with IKETCP", "RFC 9329 4");
+static ESP_IN_TCP_RUN: EvidenceKind = kind(
+    "ipsec.esp_in_tcp_run",
+    72,
+    "A record of ESP in TCP: its length leads to the next one, the same SPI again, the sequence number a little higher",
+    "RFC 9329 3; RFC 4303 2.2",
+);
 static NAT_KEEPALIVE: EvidenceKind = kind("ipsec.nat_keepalive", 8, "A datagram of the single byte ff", "RFC 3948 2.3");
 static ESP_IN_UDP: EvidenceKind = kind(
     "ipsec.esp_in_udp",
@@ -374,7 +383,7 @@ pub struct PairFacts {
 }
 
 /// State of one flow.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Ipsec {
     spi_initiator: u64,
     version: u8,
@@ -386,8 +395,31 @@ pub struct Ipsec {
     esp_in_udp: bool,
     /// By direction, the latest associations: a rekeyed one drains, and two hosts may have several.
     associations: [[Association; ASSOCIATIONS]; 2],
+    streams: [Cursor; 2],
     transport: Option<Transport>,
     midflow: Option<bool>,
+}
+
+/// What opens a stream (RFC 9329, 4); who answers sends none.
+const STREAM_PREFIX: [u8; 6] = *b"IKETCP";
+/// Records in a row of one SPI whose sequence numbers rise, in a stream that was joined in the middle. They are no more
+/// than possible: a session number and a counter behind a length are what many protocols send. IKE confirms.
+const RECORDS_MIDSTREAM: u16 = 12;
+
+/// Records in TCP: the length field counts itself.
+struct TcpFraming;
+
+impl Framing for TcpFraming {
+    fn body(&self, field: u16) -> u32 {
+        u32::from(field).saturating_sub(2)
+    }
+
+    fn is_legal(&self, length: u32, first: Option<u8>) -> bool {
+        // IKE behind its marker, ESP in fours, or the keepalive that Linux accepts.
+        (first == Some(0) && length >= 4 + HEADER as u32)
+            || (length >= SMALLEST_ESP && length.is_multiple_of(4))
+            || (length == 1 && first.is_none_or(|byte| byte == 0xff))
+    }
 }
 
 impl Fingerprint for Ipsec {
@@ -399,6 +431,8 @@ impl Fingerprint for Ipsec {
         &IKEV1_ENCRYPTED,
         &SPI_PAIR,
         &NON_ESP_MARKER,
+        &TCP_PREFIX,
+        &ESP_IN_TCP_RUN,
         &NAT_KEEPALIVE,
         &ESP_IN_UDP,
         &ESP_IN_UDP_RUN,
@@ -417,7 +451,17 @@ impl Fingerprint for Ipsec {
                 (if packet.on_port(NAT_TRAVERSAL_PORT) { run >= 2 } else { run >= 4 }) || Ike::parse(packet).is_some()
             }
             Transport::Esp | Transport::Ah => true,
-            Transport::Tcp => false,
+            Transport::Tcp => {
+                if packet.stream_start {
+                    // The prefix, or an answer: a record of IKE.
+                    packet.payload.starts_with(&STREAM_PREFIX)
+                        || (packet.u16(0).is_some_and(|length| length >= 2 + 4 + HEADER as u16)
+                            && packet.u32(2) == Some(0)
+                            && matches!(packet.array::<2>(22), Some([_, IKEV1 | IKEV2])))
+                } else {
+                    chain_closes(packet.payload, packet.length, &TcpFraming)
+                }
+            }
         }
     }
 
@@ -427,7 +471,7 @@ impl Fingerprint for Ipsec {
             Transport::Udp => self.datagram(packet, found),
             Transport::Esp => self.esp(packet, found),
             Transport::Ah => self.ah(packet, found),
-            Transport::Tcp => {}
+            Transport::Tcp => self.stream(packet, found),
         }
         self.outcome()
     }
@@ -591,6 +635,46 @@ impl Ipsec {
         self.raise_to(level);
     }
 
+    fn stream(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+        let own = usize::from(packet.direction & 1);
+        let mut stream = std::mem::take(&mut self.streams[own]);
+        let (mut payload, mut sequence, mut length) = (packet.payload, packet.sequence, packet.length);
+        let mut at_start = packet.stream_start;
+        if at_start && let Some(rest) = payload.strip_prefix(&STREAM_PREFIX) {
+            found.observe(&TCP_PREFIX, packet);
+            self.midflow.get_or_insert(false);
+            self.initiator.get_or_insert(packet.direction & 1);
+            self.raise_to(Confidence::Possible);
+            // The prefix is a segment of its own with some.
+            sequence = sequence.wrapping_add(STREAM_PREFIX.len() as u32);
+            (payload, length, at_start) = (rest, length - STREAM_PREFIX.len() as u32, false);
+            stream.begin(sequence);
+        }
+        stream.feed(sequence, payload, length, at_start, &TcpFraming, |record| self.record(packet, record, found));
+        self.streams[own] = stream;
+    }
+
+    fn record(&mut self, packet: &FlowPacket<'_>, record: Record<'_>, found: &mut EvidenceSet) {
+        let inner = FlowPacket { payload: record.head, length: record.length, ..*packet };
+        if let Some(ike) = Ike::parse(&inner) {
+            if ike.marker {
+                self.ike(&inner, &ike, found);
+            }
+            return;
+        }
+        let (Some(spi), Some(sequence)) = (inner.u32(0), inner.u32(4)) else { return };
+        if spi < SMALLEST_SPI {
+            return;
+        }
+        let packets = self.follow(packet.direction, spi, sequence, || found.observe(&ESP_IN_TCP_RUN, &inner));
+        self.esp_in_udp |= packets > 1;
+        if self.version != 0 {
+            self.finished = true;
+        } else if packets >= RECORDS_MIDSTREAM {
+            self.raise_to(Confidence::Possible);
+        }
+    }
+
     fn esp(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
         let (Some(spi), Some(sequence)) = (packet.u32(0), packet.u32(4)) else { return };
         // SPI 0 never leaves a host (RFC 4303, 2.1).
@@ -658,6 +742,7 @@ impl Ipsec {
         let variant = match (self.transport, self.version, self.esp_in_udp) {
             (Some(Transport::Esp), ..) => Variant::Esp,
             (Some(Transport::Ah), ..) => Variant::Ah,
+            (Some(Transport::Tcp), ..) => Variant::IkeInTcp,
             (_, IKEV1, false) => Variant::IkeV1,
             (_, IKEV1, true) => Variant::IkeV1Esp,
             (_, IKEV2, false) => Variant::IkeV2,

@@ -141,6 +141,8 @@ variants! {
     IkeV2Esp = "ikev2+esp-in-udp",
     /// ESP in UDP (RFC 3948), IKE not seen on its five-tuple.
     EspInUdp = "esp-in-udp",
+    /// IKE and ESP in TCP (RFC 9329).
+    IkeInTcp = "ike-in-tcp",
     /// ESP as an IP protocol.
     Esp = "esp",
     /// AH as an IP protocol.

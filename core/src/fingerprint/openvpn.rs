@@ -533,7 +533,7 @@ impl Fingerprint for OpenVpn {
                     packet.payload,
                     packet.length,
                     packet.stream_start,
-                    record_is_legal,
+                    &record_is_legal,
                     |record| self.message(packet, record.head, record.length, Some(record), found),
                 );
                 self.streams[direction] = stream;

@@ -1,4 +1,4 @@
-//! Records in a TCP stream: a u16 length, excluding itself, before each packet (OpenVPN over TCP).
+//! Records in a TCP stream: a u16 length before each packet (OpenVPN over TCP; IKE and ESP in TCP, RFC 9329).
 //!
 //! Kept of a direction is a cursor and at most the head of one record, never a stream. Loss inside the body
 //! of a record costs nothing; loss of a record's head ends the chain until a segment begins a new one.
@@ -25,6 +25,24 @@ pub struct Record<'a> {
     pub place: u32,
 }
 
+/// What a protocol's records look like.
+pub trait Framing {
+    /// Bytes behind the length field of a record, by what the field says.
+    fn body(&self, field: u16) -> u32 {
+        u32::from(field)
+    }
+
+    /// Whether a record may have a body of this length, which begins with this byte.
+    fn is_legal(&self, length: u32, first: Option<u8>) -> bool;
+}
+
+/// A length field that does not count itself.
+impl<F: Fn(u32, Option<u8>) -> bool> Framing for F {
+    fn is_legal(&self, length: u32, first: Option<u8>) -> bool {
+        self(length, first)
+    }
+}
+
 /// Where one direction of a stream stands.
 #[derive(Debug, Default)]
 pub struct Cursor {
@@ -44,22 +62,26 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// The chain begins at this sequence number.
+    pub fn begin(&mut self, sequence: u32) {
+        *self = Self { synchronised: true, from_start: true, next: sequence, ..Self::default() };
+    }
+
     /// Takes a segment's payload (`length` bytes on the wire) and gives each record whose head it completes.
-    /// `legal` says whether a record may have this length and first byte.
     pub fn feed(
         &mut self,
         sequence: u32,
         payload: &[u8],
         length: u32,
         at_start: bool,
-        legal: impl Fn(u32, Option<u8>) -> bool,
+        framing: &impl Framing,
         mut each: impl FnMut(Record<'_>),
     ) {
         if length == 0 {
             return;
         }
         if at_start && !self.synchronised && self.tries == 0 {
-            *self = Self { synchronised: true, from_start: true, next: sequence, ..Self::default() };
+            self.begin(sequence);
         }
         let (mut payload, mut length) = (payload, length);
         if self.synchronised {
@@ -87,22 +109,16 @@ impl Cursor {
                 return;
             }
             self.tries += 1;
-            if !chain_closes(payload, length, &legal) {
+            if !chain_closes(payload, length, framing) {
                 return;
             }
             *self = Self { synchronised: true, next: sequence, tries: self.tries, ..Self::default() };
         }
         self.next = self.next.wrapping_add(length);
-        self.walk(payload, length, &legal, &mut each);
+        self.walk(payload, length, framing, &mut each);
     }
 
-    fn walk(
-        &mut self,
-        mut payload: &[u8],
-        mut length: u32,
-        legal: &impl Fn(u32, Option<u8>) -> bool,
-        each: &mut impl FnMut(Record<'_>),
-    ) {
+    fn walk(&mut self, mut payload: &[u8], mut length: u32, framing: &impl Framing, each: &mut impl FnMut(Record<'_>)) {
         let largest = if self.from_start { LARGEST } else { LARGEST_MIDSTREAM };
         while length > 0 {
             if self.skip > 0 {
@@ -116,9 +132,9 @@ impl Cursor {
             // a rule; what another segment holds of it is kept.
             let held = usize::from(self.held_length);
             if held == 0
-                && let Some((record, head)) = whole_head(payload, length)
+                && let Some((record, head)) = whole_head(payload, length, framing)
             {
-                if !(1..=largest).contains(&record) || !legal(record, head.first().copied()) {
+                if !(1..=largest).contains(&record) || !framing.is_legal(record, head.first().copied()) {
                     return self.lose();
                 }
                 self.emit(record, head, each);
@@ -126,7 +142,7 @@ impl Cursor {
                 continue;
             }
             let buffer = self.held.get_or_insert_with(|| Box::new([0; HEAD]));
-            let record_length = |buffer: &[u8; HEAD]| u32::from(u16::from_be_bytes([buffer[0], buffer[1]]));
+            let record_length = |buffer: &[u8; HEAD]| framing.body(u16::from_be_bytes([buffer[0], buffer[1]]));
             let wanted = match held {
                 ..PREFIX => PREFIX,
                 _ => PREFIX + (record_length(buffer) as usize).min(HEAD - PREFIX),
@@ -147,7 +163,7 @@ impl Cursor {
             }
             let record = record_length(buffer);
             let head = buffer[PREFIX..held].to_vec();
-            if !(1..=largest).contains(&record) || !legal(record, head.first().copied()) {
+            if !(1..=largest).contains(&record) || !framing.is_legal(record, head.first().copied()) {
                 return self.lose();
             }
             if held < PREFIX + (record as usize).min(HEAD - PREFIX) && !cut {
@@ -171,9 +187,9 @@ impl Cursor {
 
 /// Length and head of the record at the front of a segment, if all of the head is there, or all that was captured of a
 /// segment that has it.
-fn whole_head(payload: &[u8], length: u32) -> Option<(u32, &[u8])> {
+fn whole_head<'a>(payload: &'a [u8], length: u32, framing: &impl Framing) -> Option<(u32, &'a [u8])> {
     let (prefix, rest) = payload.split_first_chunk::<PREFIX>()?;
-    let record = u32::from(u16::from_be_bytes(*prefix));
+    let record = framing.body(u16::from_be_bytes(*prefix));
     let wanted = (record as usize).min(HEAD - PREFIX);
     if (length as usize) < PREFIX + wanted {
         return None;
@@ -182,15 +198,15 @@ fn whole_head(payload: &[u8], length: u32) -> Option<(u32, &[u8])> {
 }
 
 /// Whether a segment is a whole number of legal records.
-pub fn chain_closes(payload: &[u8], length: u32, legal: &impl Fn(u32, Option<u8>) -> bool) -> bool {
+pub fn chain_closes(payload: &[u8], length: u32, framing: &impl Framing) -> bool {
     let mut at = 0_u32;
     // A segment has room for many small records, but a chain this long has been proven.
     for _ in 0..64 {
         let Some(&[high, low, first]) = payload.get(at as usize..).and_then(|rest| rest.first_chunk::<3>()) else {
             return false;
         };
-        let record = u32::from(u16::from_be_bytes([high, low]));
-        if !(1..=LARGEST_MIDSTREAM).contains(&record) || !legal(record, Some(first)) {
+        let record = framing.body(u16::from_be_bytes([high, low]));
+        if !(1..=LARGEST_MIDSTREAM).contains(&record) || !framing.is_legal(record, Some(first)) {
             return false;
         }
         at += PREFIX as u32 + record;
@@ -211,16 +227,9 @@ mod tests {
 
     fn collect(cursor: &mut Cursor, sequence: u32, bytes: &[u8], start: bool) -> Vec<(u32, Vec<u8>)> {
         let mut records = Vec::new();
-        cursor.feed(
-            sequence,
-            bytes,
-            bytes.len() as u32,
-            start,
-            |_, _| true,
-            |record| {
-                records.push((record.length, record.head.to_vec()));
-            },
-        );
+        cursor.feed(sequence, bytes, bytes.len() as u32, start, &|_: u32, _: Option<u8>| true, |record| {
+            records.push((record.length, record.head.to_vec()));
+        });
         records
     }
 

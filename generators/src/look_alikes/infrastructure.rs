@@ -203,7 +203,11 @@ fn ssdp(flow: &mut Flow) {
 
 fn sip(flow: &mut Flow) {
     flow.socket(&[5_060]);
-    text(flow, &[b"INVITE sip:alice@example.net SIP/2.0", b"SIP/2.0 200 OK\r\n", b"OPTIONS sip:", b"REGISTER sip:", b"NOTIFY"], 2);
+    text(
+        flow,
+        &[b"INVITE sip:alice@example.net SIP/2.0", b"SIP/2.0 200 OK\r\n", b"OPTIONS sip:", b"REGISTER sip:", b"NOTIFY"],
+        2,
+    );
 }
 
 fn ws_discovery(flow: &mut Flow) {

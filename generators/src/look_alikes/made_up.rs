@@ -106,14 +106,26 @@ fn zero_padded(flow: &mut Flow) {
     let session = flow.random.u32();
     let with_session = flow.random.one_in(2);
     let mut count = Count::new(flow);
-    let printable = flow.random.one_in(2);
+    let form = flow.random.between(0, 2);
     for _ in 0..flow.count() {
-        let content = flow.random.size(4, length);
+        let mut content = flow.random.size(4, length);
         let number = count.next(flow) as u32;
-        if printable {
-            flow.fill_text(length);
-        } else {
-            flow.fill_fresh(length, length);
+        match form {
+            0 => flow.fill_text(length),
+            1 => {
+                // A record of small numbers.
+                flow.fill(length);
+                for word in flow.payload().chunks_exact_mut(4) {
+                    word[2..].fill(0);
+                }
+            }
+            _ => {
+                flow.fill_fresh(length, length);
+                // Random content that ends where a first MAC does is a message of WireGuard's in every field.
+                if (length == 148 && (129..=132).contains(&content)) || (length == 92 && (73..=76).contains(&content)) {
+                    content = 40;
+                }
+            }
         }
         flow.put(0, &[first, 0, 0, 0]);
         if with_session {
@@ -172,6 +184,12 @@ fn magic(flow: &mut Flow) {
     let one_length = flow.random.one_in(4).then(|| flow.random.size(12, 1_200));
     let one_way = flow.random.one_in(3);
     let mut counts = [[Count::new(flow), Count::new(flow)], [Count::new(flow), Count::new(flow)]];
+    if matches!(magic >> 27, 6 | 9) {
+        // With random bytes behind the first counter, it would be OpenVPN's data in every field.
+        for pair in &mut counts {
+            pair[1].habit = 0;
+        }
+    }
     for _ in 0..flow.count() {
         let direction = if one_way { 0 } else { flow.either() };
         let own = usize::from(direction);

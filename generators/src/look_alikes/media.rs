@@ -5,7 +5,11 @@ use crate::flow::{Flow, MILLISECOND, SECOND};
 
 pub(super) static LOOK_ALIKES: &[LookAlike] = &[
     look_alike("zoom", "a little-endian type word, then a counter", type_word),
-    look_alike("lol-wild-rift", "a little-endian type word, a counter, an acknowledgment", type_word_and_acknowledgment),
+    look_alike(
+        "lol-wild-rift",
+        "a little-endian type word, a counter, an acknowledgment",
+        type_word_and_acknowledgment,
+    ),
     look_alike("teamviewer", "a little-endian word that counts on", counting_word),
     look_alike("webex", "a type word, a constant stream id, a counter in network order, a time", type_word_and_stream),
     look_alike("raknet", "pings with a 64-bit time and a magic of 16 bytes", raknet),
@@ -242,8 +246,7 @@ fn utp(flow: &mut Flow) {
         let kind = flow.random.pick(&[0x01, 0x01, 0x21, 0x41]);
         let length = if kind == 1 { frame } else { flow.random.pick(&[20, 26, 30]) };
         // Packets of a burst leave within microseconds of each other.
-        microseconds =
-            microseconds.wrapping_add(flow.random.between(1, if burst { 90 } else { 40_000 }) as u32);
+        microseconds = microseconds.wrapping_add(flow.random.between(1, if burst { 90 } else { 40_000 }) as u32);
         let delay = flow.random.between(0, 80_000) as u32;
         flow.fill(length);
         flow.put(0, &[kind, if length > 20 && kind != 1 { 1 } else { 0 }]);
@@ -300,7 +303,8 @@ fn quic_long(flow: &mut Flow) {
     flow.socket(&[443, 853]);
     let mut ids = [0; 20];
     flow.random.fill(&mut ids);
-    let version: &[u8] = flow.random.pick(&[b"\x00\x00\x00\x01", b"\x6b\x33\x43\xcf", b"\xff\x00\x00\x1d", b"\x00\x00\x00\x00"]);
+    let version: &[u8] =
+        flow.random.pick(&[b"\x00\x00\x00\x01", b"\x6b\x33\x43\xcf", b"\xff\x00\x00\x1d", b"\x00\x00\x00\x00"]);
     for _ in 0..flow.count() {
         let direction = flow.either();
         let length = flow.random.pick(&[1_200, 1_252, 1_350, 148, 92]);

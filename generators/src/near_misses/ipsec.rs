@@ -71,7 +71,13 @@ pub(super) static RULES: &[Rule] = &[
         ],
         ikev1_encrypted,
     ),
-    rule("ipsec.ikev1_encrypted_off_port", Confidence::Confirmed, &["initiator's SPI changes"], ikev1_encrypted_off_port),
+    rule(
+        "ipsec.ikev1_encrypted_off_port",
+        Confidence::Confirmed,
+        &["initiator's SPI changes"],
+        ikev1_encrypted_off_port,
+    ),
+    rule("ipsec.esp_beside_ike", Confidence::Likely, &["SPI reserved", "length in fours", "too short"], esp_beside_ike),
     rule(
         "ipsec.esp_in_udp",
         Confidence::Confirmed,
@@ -287,8 +293,8 @@ fn ikev2_request_behind_marker(flow: &mut Flow) {
 fn ikev2_encrypted(flow: &mut Flow) {
     flow.socket(&[500, 4_500]);
     let (initiator, responder) = (flow.random.word() | 1, flow.random.word() | 1);
-    let mut message = flow.random.between(1, 9) as u32;
-    for _ in 0..flow.random.between(1, 6) {
+    let first = flow.random.between(1, 9) as u32;
+    for message in first..=first + flow.random.between(0, 5) as u32 {
         let marked = if flow.ports.contains(&4_500) { 4 } else { 0 };
         let length = flow.random.size(40, 400);
         flow.fill_fresh(marked + 28 + length, marked + 44);
@@ -316,7 +322,6 @@ fn ikev2_encrypted(flow: &mut Flow) {
         };
         header.write(flow, marked);
         flow.send(0);
-        message += 1;
     }
 }
 
@@ -383,6 +388,27 @@ fn ikev1_encrypted_off_port(flow: &mut Flow) {
         if flow.breaks("initiator's SPI changes") {
             initiator = flow.random.word() | 1;
         }
+    }
+}
+
+/// Off its port one encrypted IKEv1 message is likely, and what is beside it does not change that.
+fn esp_beside_ike(flow: &mut Flow) {
+    flow.ports = [flow.random.between(5_000, 65_535) as u16, flow.random.between(5_000, 65_535) as u16];
+    let (initiator, responder) = (flow.random.word() | 1, flow.random.word() | 1);
+    // The length of the IKE message is not what is broken.
+    flow.fill(28 + 64);
+    flow.put64(0, initiator);
+    flow.put64(8, responder);
+    flow.put(16, &[8, 0x10, 32, 1]);
+    let message = flow.random.u32() | 1;
+    flow.put32(20, message);
+    flow.put32(24, 28 + 64);
+    flow.send(0);
+    for _ in 0..flow.random.between(1, 6) {
+        let mut association = Association::new(flow);
+        association.send(flow, 0);
+        flow.fill_with(0xff, 1);
+        flow.send(0);
     }
 }
 

@@ -205,6 +205,13 @@ pub(super) static RULES: &[Rule] = &[
         ],
         data_v1_run,
     ),
+    rule(
+        "openvpn.data_v1_run_soft_reset",
+        Confidence::Confirmed,
+        &["opcode", "key id", "length", "session id zero", "acknowledgments", "message id"],
+        data_v1_run_soft_reset,
+    ),
+    rule("openvpn.data_after_control", Confidence::Likely, &["time", "length", "too short"], data_after_control),
 ];
 
 const SOFT_RESET: u8 = 3;
@@ -295,7 +302,9 @@ impl Control {
             self.message = flow.random.between(256, u32::MAX.into()) as u32;
         }
         if flow.breaks("time changes") {
-            self.time = self.time.wrapping_sub(flow.random.between(1, 40_000) as u32);
+            // Another one with each replay id.
+            let away = 1 + self.replay % 0x1000 * 60 + flow.random.between(0, 59) as u32;
+            self.time = self.time.wrapping_sub(away);
         }
     }
 
@@ -471,7 +480,8 @@ fn reset_tls_crypt_v2(flow: &mut Flow) {
         control.write(flow);
         let mut claimed = key as u16;
         if flow.breaks("length at the end") {
-            claimed = flow.random.pick(&[0, 1, 290, 299, claimed ^ 1, claimed + 16, claimed - 16, claimed.swap_bytes()]);
+            claimed =
+                flow.random.pick(&[0, 1, 290, 299, claimed ^ 1, claimed + 16, claimed - 16, claimed.swap_bytes()]);
             if claimed == key as u16 {
                 claimed += 1;
             }
@@ -479,6 +489,9 @@ fn reset_tls_crypt_v2(flow: &mut Flow) {
         flow.put16(54 + key - 2, claimed);
         if flow.breaks("length") {
             flow.wrong_length();
+            // What is now at the end must not happen to fit.
+            let end = flow.length() - 2;
+            flow.put16(end, key as u16);
         }
         flow.send(0);
         flow.time += 2 * SECOND;
@@ -524,7 +537,7 @@ fn control_packets(flow: &mut Flow, wrapping: Wrapping) {
         if flow.breaks("replay id") {
             // Of no session that was seen: the upper half, or too large for a handshake.
             packet.replay = match flow.random.between(0, 1) {
-                0 => packet.replay | flow.random.between(1, 0x9ff) as u32 * 0x1_0000,
+                0 => packet.replay | (flow.random.between(1, 0x9ff) as u32) << 16,
                 _ => packet.replay | 0x8000_0000 | flow.random.u32() << 16,
             };
         }
@@ -578,7 +591,8 @@ fn acknowledgments_plain(flow: &mut Flow) {
         let mut packet = control.clone();
         packet.break_fields(flow);
         if flow.breaks("acknowledgments") {
-            packet.claimed = Some((packet.acknowledged.len() as u8).wrapping_add(flow.random.pick(&[1, 2, 5, 100, 255])));
+            packet.claimed =
+                Some((packet.acknowledged.len() as u8).wrapping_add(flow.random.pick(&[1, 2, 5, 100, 255])));
         }
         packet.write(flow);
         if flow.breaks("length") {
@@ -744,5 +758,58 @@ fn data_v1_run(flow: &mut Flow) {
         if flow.breaks("key id changes") {
             head = head & !7 | (head + 1) & 7;
         }
+    }
+}
+
+fn data_v1_run_soft_reset(flow: &mut Flow) {
+    data_socket(flow);
+    let mut id = first_packet_id(flow);
+    let packets = flow.random.size(20, 64);
+    let reset = flow.random.size(0, packets - 1);
+    for turn in 0..packets {
+        if turn == reset {
+            let mut control = Control::new(flow, SOFT_RESET, Wrapping::Plain);
+            control.break_fields(flow);
+            // The first session alone has key id 0.
+            control.key_id = if flow.breaks("key id") { 0 } else { 1 };
+            if flow.breaks("message id") {
+                control.message = flow.random.between(1, u32::MAX.into()) as u32;
+            }
+            if flow.breaks("acknowledgments") {
+                control.claimed = Some(flow.random.between(1, 255) as u8);
+            }
+            control.write(flow);
+            if flow.breaks("length") {
+                flow.wrong_length();
+            }
+            flow.send(0);
+        }
+        let length = flow.random.size(60, 1_440);
+        flow.fill(length);
+        flow.put(0, &[DATA_V1 << 3]);
+        flow.put32(1, id as u32);
+        flow.send(0);
+        id = next_packet_id(flow, id);
+    }
+}
+
+fn data_after_control(flow: &mut Flow) {
+    data_socket(flow);
+    let mut control = Control::new(flow, CLIENT_RESET_V2, Wrapping::TlsCrypt);
+    if flow.breaks("time") {
+        control.time = wrong_time(flow);
+    }
+    control.write(flow);
+    if flow.breaks("length") {
+        flow.wrong_length();
+    }
+    flow.send(0);
+    for _ in 0..flow.random.between(1, 6) {
+        let length = if flow.breaks("too short") { flow.random.size(1, 19) } else { flow.random.size(40, 1_400) };
+        // No run: each of a peer of its own.
+        let word = flow.random.u32();
+        flow.fill(length);
+        flow.put32(0, u32::from(DATA_V2 << 3) << 24 | word >> 8);
+        flow.send(0);
     }
 }

@@ -269,7 +269,8 @@ struct Sender {
 impl Sender {
     fn new(flow: &mut Flow) -> Self {
         // Also mid-flow; upwards from 2^27, so that a falling counter has somewhere to fall.
-        let counter = if flow.random.one_in(2) { flow.random.between(0, 20) } else { flow.random.between(1 << 27, 1 << 31) };
+        let counter =
+            if flow.random.one_in(2) { flow.random.between(0, 20) } else { flow.random.between(1 << 27, 1 << 31) };
         Self { index: index(flow), counter }
     }
 
