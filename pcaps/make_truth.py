@@ -140,6 +140,8 @@ def read_flow(row: Row, flow: Flow, flows: dict[FlowKey, Flow]) -> Reading:
             return read_openvpn(row, flow)
         case "ipsec", "udp":
             return read_ike(row, flow, flows)
+        case "ipsec", "tcp":
+            return read_ike_in_tcp(flow)
         case "ipsec", ("esp" | "ah"):
             return read_native(flow, flows)
     raise ValueError(row)
@@ -233,6 +235,15 @@ def openvpn_messages(flow: Flow) -> Iterator[tuple[Packet, bytes, int]]:
         for packet in flow.packets:
             yield packet, packet.payload, packet.payload_length
         return
+    for packet, record in records(flow, 0):
+        yield packet, record, len(record)
+
+
+def records(flow: Flow, counted: int, prefix: bytes = b"") -> Iterator[tuple[Packet, bytes]]:
+    """Records of a TCP flow, without the u16 before each; `counted` of its own bytes are in its length.
+
+    `prefix` is yielded by itself where a sender begins with it.
+    """
     for sender in (flow.key.low, flow.key.high):
         segments: dict[int, Packet] = {}
         for packet in flow.packets:
@@ -244,10 +255,13 @@ def openvpn_messages(flow: Flow) -> Iterator[tuple[Packet, bytes, int]]:
                 stream = b""  # after a gap, segments of these captures begin with a record
             stream += packet.payload
             expected = sequence + packet.payload_length
-            while len(stream) >= 2 and len(stream) >= 2 + int.from_bytes(stream[:2]):
-                length = int.from_bytes(stream[:2])
-                yield packet, stream[2 : 2 + length], length
-                stream = stream[2 + length :]
+            if prefix and stream.startswith(prefix):
+                yield packet, prefix
+                stream = stream[len(prefix) :]
+            while len(stream) >= 2 and len(stream) >= 2 - counted + int.from_bytes(stream[:2]):
+                end = 2 - counted + int.from_bytes(stream[:2])
+                yield packet, stream[2:end]
+                stream = stream[end:]
 
 
 def ike_and_esp(flow: Flow) -> tuple[list[Ike], list[Packet]]:
@@ -262,21 +276,23 @@ def ike_and_esp(flow: Flow) -> tuple[list[Ike], list[Packet]]:
             continue
         header = packet.payload[len(marker) :]
         length = packet.payload_length - len(marker)
-        assert int.from_bytes(header[24:28]) == length, f"packet {packet.number} is no IKE"
-        version, exchange, flags = header[17] >> 4, header[18], header[19]
-        answered = header[8:16] != bytes(8)
-        v2 = version == 2
-        messages.append(
-            Ike(
-                packet,
-                version,
-                exchange,
-                bool(flags & 0x08) if v2 else not answered,
-                bool(flags & 0x20) if v2 else answered,
-                len(header) == length,
-            )
-        )
+        messages.append(ike_message(packet, header, length))
     return messages, esp
+
+
+def ike_message(packet: Packet, header: bytes, length: int) -> Ike:
+    assert int.from_bytes(header[24:28]) == length, f"packet {packet.number} is no IKE"
+    version, exchange, flags = header[17] >> 4, header[18], header[19]
+    answered = header[8:16] != bytes(8)
+    v2 = version == 2
+    return Ike(
+        packet,
+        version,
+        exchange,
+        bool(flags & 0x08) if v2 else not answered,
+        bool(flags & 0x20) if v2 else answered,
+        len(header) == length,
+    )
 
 
 def finished(messages: list[Ike], esp: list[Packet]) -> bool:
@@ -331,6 +347,26 @@ def read_ike(row: Row, flow: Flow, flows: dict[FlowKey, Flow]) -> Reading:
     [opener] = openers
     confirmed = any(message.whole for message in messages)
     return Reading(variant, phase, "confirmed" if confirmed else "likely", opener)
+
+
+def read_ike_in_tcp(flow: Flow) -> Reading:
+    """RFC 9329: the originator begins with IKETCP; lengths include themselves; the marker before IKE."""
+    messages, esp, opener = [], [], None
+    for packet, record in records(flow, 2, b"IKETCP"):
+        if record == b"IKETCP":
+            opener = packet.source
+        elif record.startswith(bytes(4)):
+            messages.append(ike_message(packet, record[4:], len(record) - 4))
+        else:
+            esp.append(packet)
+    phase = "established" if finished(messages, esp) else "handshake"
+    [initiator] = {
+        message.packet.source if message.from_initiator else message.packet.destination
+        for message in messages
+    }
+    assert opener in (None, initiator)
+    confirmed = bool(messages) and (opener is not None or len(messages) + len(esp) >= 12)
+    return Reading("ike-in-tcp", phase, "confirmed" if confirmed else "likely", initiator)
 
 
 def read_native(flow: Flow, flows: dict[FlowKey, Flow]) -> Reading:

@@ -239,7 +239,7 @@ def test_manifest_of_the_lab(tmp_path: Path) -> None:
     second = labels["a.pcap", B]
     assert (second.variant, second.situation) == ("tls-auth", "handshake, one way")
     assert second.needs == "encapsulation gtp-u"
-    assert (labels["c.pcap", TCP].variant, labels["c.pcap", TCP].needs) == ("", "IKE in TCP")
+    assert (labels["c.pcap", TCP].variant, labels["c.pcap", TCP].needs) == ("ike-in-tcp", "IKE in TCP")
     assert (labels["e.pcap", NATIVE].variant, labels["e.pcap", NATIVE].situation) == (
         "esp",
         "mid-flow, one way",

@@ -21,7 +21,7 @@ TRANSPORTS = ("UDP", "TCP", "ESP", "AH")
 VARIANTS = {
     "wireguard": ("standard",),
     "openvpn": ("plain", "tls-auth", "tls-crypt", "tls-crypt-v2", "data", ""),
-    "ipsec": ("ikev1", "ikev2", "esp-in-udp", "esp", "ah", ""),
+    "ipsec": ("ikev1", "ikev2", "esp-in-udp", "esp", "ah", "ike-in-tcp", ""),
 }
 
 

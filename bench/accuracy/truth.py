@@ -183,7 +183,7 @@ def lab_variant(row: Row) -> str:
         case _, ("esp" | "ah") as native:
             return native
         case _, "tcp":
-            return ""
+            return "ike-in-tcp"
     return next((name for name in ("ikev1", "ikev2") if name in subtype.lower()), "esp-in-udp")
 
 

@@ -33,7 +33,7 @@ pub const VPN_PORTS: [u16; 8] = [500, 4_500, 1_194, 51_820, 1_701, 2_408, 443, 5
 pub struct Verdict {
     /// The highest confidence by protocol, in the order of [`Protocol::ALL`].
     pub confidence: [Option<Confidence>; 3],
-    /// Evidence of the report with the highest confidence.
+    /// Evidence of the last report with the highest confidence.
     pub evidence: [Vec<&'static str>; 3],
 }
 
@@ -46,6 +46,8 @@ pub struct Sent {
     pub direction: u8,
     /// Source and destination port.
     pub ports: [u16; 2],
+    /// Its UDP checksum is zero.
+    pub checksum_zero: bool,
     /// Its payload.
     pub payload: Vec<u8>,
 }
@@ -146,10 +148,14 @@ impl Flow {
         }
         self.time = self.beginning;
         generate(self);
+        if self.recorded.is_some() {
+            // The last report has the evidence that came after the level was reached.
+            self.shard.finish(self.number, self.time);
+        }
         let mut verdict = Verdict::default();
         for report in self.shard.take_reports() {
             let place = report.protocol as usize;
-            if verdict.confidence[place] < Some(report.finding.confidence) {
+            if verdict.confidence[place] <= Some(report.finding.confidence) {
                 verdict.confidence[place] = Some(report.finding.confidence);
                 verdict.evidence[place] = report.evidence.items().iter().map(|item| item.kind.id).collect();
             }
@@ -329,7 +335,8 @@ impl Flow {
         self.shard.packet(&routed, &self.buffer[..self.length]);
         if let Some(recorded) = &mut self.recorded {
             let payload = self.buffer[..self.length].to_vec();
-            recorded.push(Sent { time: self.time - self.beginning, direction, ports, payload });
+            let (time, checksum_zero) = (self.time - self.beginning, packet.udp_checksum_zero);
+            recorded.push(Sent { time, direction, ports, checksum_zero, payload });
         }
         // Whatever else a generator waits for, no two packets come at once.
         self.time += self.random.between(1, 20) as i64 * MILLISECOND;

@@ -30,7 +30,7 @@ const HEADER: usize = 28;
 /// SPIs 1 to 255 are reserved by IANA (RFC 4303, 2.1).
 const SMALLEST_SPI: u32 = 256;
 /// Loss and reordering that a sequence number may show and still count as following.
-const SEQUENCE_WINDOW: u32 = 64;
+const SEQUENCE_WINDOW: i64 = 64;
 /// Security associations of one direction that are told apart.
 const ASSOCIATIONS: usize = 4;
 /// ESP with NULL encryption and a 96-bit ICV: SPI, sequence, two bytes of trailer padded to four, ICV.
@@ -352,21 +352,6 @@ struct Association {
     packets: u16,
 }
 
-impl Association {
-    /// Takes note of a packet; whether it follows one of this association.
-    fn follow(&mut self, spi: u32, sequence: u32) -> bool {
-        let step = sequence.wrapping_sub(self.highest) as i32;
-        if self.packets > 0 && spi == self.spi && step != 0 && step.unsigned_abs() <= SEQUENCE_WINDOW {
-            self.packets = self.packets.saturating_add(1);
-            if step > 0 {
-                self.highest = sequence;
-            }
-            return true;
-        }
-        false
-    }
-}
-
 /// What one flow says about its two hosts: IKE, ESP and port 4500 are flows of their own.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PairFacts {
@@ -393,6 +378,8 @@ pub struct Ipsec {
     finished: bool,
     confidence: Option<Confidence>,
     esp_in_udp: bool,
+    /// The other end sent back what it got: no ESP does.
+    echoed: bool,
     /// By direction, the latest associations: a rekeyed one drains, and two hosts may have several.
     associations: [[Association; ASSOCIATIONS]; 2],
     streams: [Cursor; 2],
@@ -597,7 +584,8 @@ impl Ipsec {
             return;
         }
         let (run, other) = (packet.run(), packet.other_run());
-        if run.word < 2 || run.odd_length() {
+        self.echoed |= run.is_echo_of(other);
+        if run.word < 2 || run.odd_length() || self.echoed {
             return;
         }
         // WireGuard's type words are SPIs too; TURN channel data (RFC 8656, 12.4) shows its length.
@@ -615,11 +603,16 @@ impl Ipsec {
             found.rule_out(LookAlike::OpenVpnData);
         }
         let zero_checksums = packet.ip_version == 4 && !run.checksummed();
-        let level = if on_port {
-            match run.word {
-                4.. => Confidence::Confirmed,
-                _ => Confidence::Likely,
-            }
+        // A word near the time of day is somebody's time stamp (one SPI in 2^15).
+        let stamped = (packet.time / 1_000_000_000 - i64::from(spi)).abs() <= 86_400;
+        let both_ways = other.word >= 4 && !other.odd_length();
+        // A word that begins as OpenVPN's data does is in fours by chance at first.
+        let enough = if spi >> 27 == 9 && !both_ways { 12 } else { 4 };
+        let level = if stamped {
+            Confidence::Possible
+        } else if on_port {
+            // Where the port is right, one more thing must be.
+            if run.word >= enough && (zero_checksums || both_ways) { Confidence::Confirmed } else { Confidence::Likely }
         } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed() && !other.odd_length() {
             Confidence::Confirmed
         } else if run.word >= 8 && zero_checksums {
@@ -707,16 +700,17 @@ impl Ipsec {
     fn follow(&mut self, direction: u8, spi: u32, sequence: u32, followed: impl FnOnce()) -> u16 {
         self.midflow.get_or_insert(sequence > 1);
         let associations = &mut self.associations[usize::from(direction & 1)];
-        for association in associations.iter_mut() {
-            if association.follow(spi, sequence) {
-                followed();
-                return association.packets;
+        if let Some(known) = associations.iter_mut().find(|known| known.packets > 0 && known.spi == spi) {
+            match i64::from(sequence.wrapping_sub(known.highest) as i32) {
+                1..=SEQUENCE_WINDOW => {
+                    known.packets = known.packets.saturating_add(1);
+                    known.highest = sequence;
+                    followed();
+                }
+                // What comes late, or twice, says nothing: nothing that counts only falls.
+                step if (-SEQUENCE_WINDOW..=0).contains(&step) => {}
+                _ => *known = Association { spi, highest: sequence, packets: 1 },
             }
-        }
-        // Sent twice, or delivered twice: neither follows nor begins anything.
-        if let Some(known) =
-            associations.iter().find(|known| known.packets > 0 && known.spi == spi && known.highest == sequence)
-        {
             return known.packets;
         }
         associations.rotate_right(1);

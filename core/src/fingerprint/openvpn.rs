@@ -46,7 +46,7 @@ const WRAPPED_KEY: std::ops::RangeInclusive<u32> = 290..=1024;
 /// A session's first packets carry replay ids from 1 (each retry counts).
 const FIRST_REPLAY: u32 = 16;
 /// How far a replay id may move between two packets that are said to belong together.
-const REPLAY_WINDOW: u32 = 64;
+const REPLAY_WINDOW: i32 = 64;
 /// Acknowledgments in one packet (reliable.h: 8 in ACK, 4 in others; since 2.6 old ones are repeated).
 const MOST_ACKS: u8 = 8;
 /// Message ids count from 0 per key; a handshake needs some dozens.
@@ -57,6 +57,8 @@ const DAY: i64 = 86_400;
 const LONGEST_SESSION: i64 = 90 * DAY;
 /// The shortest data packet: opcode, peer id, packet id, tag and one byte.
 const SMALLEST_DATA: u32 = 20;
+/// Packet ids count from 1 per key, and a key lives an hour: this is 149,000 packets a second.
+const LARGEST_PACKET_ID: u32 = 1 << 29;
 const SECOND: i64 = 1_000_000_000;
 
 const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
@@ -349,6 +351,23 @@ impl Reader<'_> {
     }
 }
 
+/// Whether a run of P_DATA_V2 can be nothing else: ESP whose SPI begins with 0x48 to 0x4f shows the same, in fours and
+/// with another word in the other direction. A peer id that a server chose is small; `vpn` and all ones stand for none,
+/// and one that the peers drew is the same in both directions.
+fn is_surely_data(opcode: u8, run: &Run, other: &Run) -> bool {
+    let peer_id = run.first_word() & 0x00ff_ffff;
+    let same_word = other.word > 0 && other.first_word() == run.first_word();
+    let chosen = peer_id < 1 << 16 || peer_id == 0x0076_706e || peer_id == 0x00ff_ffff;
+    let another_word = other.word > 1 && !same_word && other.first_word() >> 27 == u32::from(DATA_V2);
+    opcode != DATA_V2 || same_word || (run.odd_length() && chosen && !another_word)
+}
+
+/// A session id in 16 bits, never 0.
+fn fold(session: u64) -> u16 {
+    let folded = session ^ session >> 32;
+    ((folded ^ folded >> 16) as u16).max(1)
+}
+
 /// Rules out what shows a constant word and a counter as data does.
 fn looks_like_another(packet: &FlowPacket<'_>, opcode: u8, run: &Run, other: &Run, found: &mut EvidenceSet) -> bool {
     let claimed = packet.u16(2).map_or(0, u32::from);
@@ -417,10 +436,13 @@ impl DataRun {
             let [possible, likely, confirmed] = if in_stream { [2, 4, 8] } else { [possible, likely, confirmed] };
             Some(Self { kind, count, possible, likely, confirmed: Some(confirmed) })
         };
+        let (packet_id_v2, packet_id_v1) = run.counters();
         match opcode {
+            // What stands behind the counter is a tag or ciphertext.
+            _ if !run.is_scrambled() => None,
             DATA_V2 if run.epoch > 1 && run.epoch >= run.word => levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12]),
-            DATA_V2 if run.word > 1 => levels(&DATA_V2_RUN, run.word, [2, 6, 12]),
-            DATA_V1 if run.byte > 1 => levels(&DATA_V1_RUN, run.byte, [4, 8, 16]),
+            DATA_V2 if run.word > 1 && packet_id_v2 < LARGEST_PACKET_ID => levels(&DATA_V2_RUN, run.word, [2, 6, 12]),
+            DATA_V1 if run.byte > 1 && packet_id_v1 < LARGEST_PACKET_ID => levels(&DATA_V1_RUN, run.byte, [4, 8, 16]),
             _ if is_cbc_run(run, opcode) => {
                 let [possible, likely] = if in_stream { [4, 8] } else { [8, 16] };
                 Some(Self { kind: &DATA_CBC_RUN, count: run.random, possible, likely, confirmed: None })
@@ -446,9 +468,13 @@ struct Side {
     time: u32,
     message: Option<u8>,
     acks: u8,
+    /// The peer's session id as this side acknowledges it, folded; 0 for none yet.
+    peer: u16,
     /// Time of the latest reset, nanoseconds.
     reset_time: i64,
-    reset: bool,
+    /// Opcode of the latest hard reset, 0 for none, and whether its time was plausible (or it has none).
+    reset: u8,
+    reset_timely: bool,
     /// Any control packet but a reset.
     beyond_reset: bool,
 }
@@ -464,6 +490,8 @@ pub struct OpenVpn {
     confidence: Option<Confidence>,
     variant: Option<Variant>,
     soft_reset: bool,
+    /// The other end sent back what it got: no OpenVPN does.
+    echoed: bool,
     data: bool,
     /// The first thing seen was no opening.
     midflow: Option<bool>,
@@ -603,7 +631,8 @@ impl OpenVpn {
             if !same_session {
                 self.sides[own] = Side::default();
             }
-            self.sides[own].reset = true;
+            self.sides[own].reset = control.opcode;
+            self.sides[own].reset_timely = control.timely || control.wrapping == Wrapping::Plain;
             self.sides[own].reset_time = packet.time;
             let initiator = if control.opcode == SERVER_RESET_V2 { direction ^ 1 } else { direction };
             self.initiator.get_or_insert(initiator);
@@ -624,12 +653,19 @@ impl OpenVpn {
             found.observe(&SESSION_ECHO, packet);
             level = Confidence::Confirmed;
         }
-        // Two openings of one wrapping, one from each side: more than 100 bits.
-        if hard_reset && self.sides[other].reset && self.sides[other].wrapping == Some(control.wrapping) {
+        // A client's opening and a server's, of one wrapping: more than 100 bits.
+        let (mine, peers) = (&self.sides[own], &self.sides[other]);
+        let client_and_server = (mine.reset == SERVER_RESET_V2) != (peers.reset == SERVER_RESET_V2) && peers.reset != 0;
+        if hard_reset
+            && client_and_server
+            && mine.reset_timely
+            && peers.reset_timely
+            && peers.wrapping == Some(control.wrapping)
+        {
             level = Confidence::Confirmed;
         }
         // A stream needs its second record: what looks like an opening may be any length-prefixed protocol's.
-        if record.is_some_and(|record| record.place < 2) && !self.sides[other].reset {
+        if record.is_some_and(|record| record.place < 2) && self.sides[other].reset == 0 {
             level = level.min(Confidence::Likely);
         }
         let side = &mut self.sides[own];
@@ -638,7 +674,16 @@ impl OpenVpn {
         if side.wrapping.is_none() {
             side.wrapping = Some(control.wrapping);
         }
-        if side.wrapping == Some(control.wrapping) {
+        if let Some(peer) = control.peer
+            && side.peer == 0
+        {
+            side.peer = fold(peer);
+        }
+        if side.wrapping == Some(control.wrapping)
+            && (control.wrapping == Wrapping::Plain
+                || control.time != side.time
+                || control.replay.wrapping_sub(side.replay) as i32 > 0)
+        {
             side.replay = control.replay;
             side.time = control.time;
             side.message = control.message;
@@ -702,11 +747,13 @@ impl OpenVpn {
         }
         if control.wrapping == Wrapping::Plain {
             // A DNS query sent twice is the same "session id" twice: demand acknowledgments and a difference.
+            // The peer's session id is one, too.
             let differs = (control.message, control.acks) != (side.message, side.acks);
-            return differs && control.acks + side.acks > 0;
+            let same_peer = side.peer == 0 || control.peer.is_none_or(|peer| fold(peer) == side.peer);
+            return differs && same_peer && control.acks + side.acks > 0;
         }
         let step = control.replay.wrapping_sub(side.replay) as i32;
-        control.time == side.time && step != 0 && step.unsigned_abs() <= REPLAY_WINDOW
+        control.time == side.time && (1..=REPLAY_WINDOW).contains(&step)
     }
 
     fn data(
@@ -725,10 +772,13 @@ impl OpenVpn {
         if self.confidence >= Some(Confidence::Likely) && self.sides.iter().any(|side| side.session != 0) {
             found.observe(&DATA_AFTER_CONTROL, packet);
             self.data = true;
-            return;
+            if self.confidence == Some(Confidence::Confirmed) {
+                return;
+            }
         }
         let run = &runs[own];
-        let Some(format) = DataRun::of(run, opcode, record.is_some()) else { return };
+        self.echoed |= run.is_echo_of(&runs[own ^ 1]);
+        let Some(format) = DataRun::of(run, opcode, record.is_some()).filter(|_| !self.echoed) else { return };
         if record.is_none() && looks_like_another(packet, opcode, run, &runs[own ^ 1], found) {
             return;
         }
@@ -739,16 +789,18 @@ impl OpenVpn {
         }
         // One clear byte before the counter is little: a keepalive or a renegotiation must speak for it.
         let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some();
-        let level =
-            if format.confirmed.is_some_and(|least| format.count >= least) && run.lengths_differ() && enough_in_clear {
-                Confidence::Confirmed
-            } else if format.count >= format.likely {
-                Confidence::Likely
-            } else if format.count >= format.possible {
-                Confidence::Possible
-            } else {
-                return;
-            };
+        let is_sure = enough_in_clear
+            && run.lengths_differ()
+            && (record.is_some() || is_surely_data(opcode, run, &runs[own ^ 1]));
+        let level = if is_sure && format.confirmed.is_some_and(|least| format.count >= least) {
+            Confidence::Confirmed
+        } else if format.count >= format.likely {
+            Confidence::Likely
+        } else if format.count >= format.possible {
+            Confidence::Possible
+        } else {
+            return;
+        };
         self.midflow.get_or_insert(true);
         self.variant.get_or_insert(Variant::Data);
         self.raise(level);

@@ -5,8 +5,8 @@
 
 /// How far a counter may move and still be the same run: loss ahead, reordering behind.
 const WINDOW: i64 = 64;
-/// Bytes at the head of a datagram that runs look at.
-const HEAD: usize = 12;
+/// Bytes at the head of a datagram that runs look at: the longest counter and the word behind it.
+const HEAD: usize = 16;
 
 /// By how much two words that were drawn at random differ at the least, but for one pair in 128.
 const RANDOM_STEP: u32 = 1 << 24;
@@ -26,8 +26,8 @@ pub struct Run {
     pub random: u8,
     /// First length of the run.
     first_length: u16,
-    /// Of the run, datagrams that came late: below its highest counter.
-    late: u8,
+    /// Of the run, datagrams whose word behind the counter hardly moved: a tag or ciphertext stands there.
+    still: u8,
     flags: u8,
 }
 
@@ -52,17 +52,21 @@ impl Run {
         let same_word = known && head[..4] == before[..4];
         let same_byte = known && head[0] == before[0];
         let same_epoch = same_word && head[4..6] == before[4..6] && head[4..6] != [0, 0];
-        // Reordering is for the few: what falls as often as it rises is no counter.
+        let word = step(u32_at(&before, 4), u32_at(&head, 4)).filter(|_| same_word);
+        let byte = step(u32_at(&before, 1), u32_at(&head, 1)).filter(|_| same_byte);
+        let epoch = step48(&before, &head).filter(|_| same_epoch);
+        // A datagram that comes late neither counts nor ends the run under way: nothing that counts only falls.
         let longest = self.word.max(self.byte).max(self.epoch);
-        let rises = |step: &i64| *step > 0 || self.late < longest / 4 + u8::from(longest < 4);
-        let word = step(u32_at(&before, 4), u32_at(&head, 4)).filter(|_| same_word).filter(rises);
-        let byte = step(u32_at(&before, 1), u32_at(&head, 1)).filter(|_| same_byte).filter(rises);
-        let epoch = step48(&before, &head).filter(|_| same_epoch).filter(rises);
+        let is_late = |count: u8, step: Option<i64>| count > 1 && count == longest && step.is_some_and(|step| step < 0);
+        if is_late(self.word, word) || is_late(self.byte, byte) || is_late(self.epoch, epoch) {
+            return;
+        }
+        let rises = |step: &i64| *step > 0;
+        let (word, byte, epoch) = (word.filter(rises), byte.filter(rises), epoch.filter(rises));
         // OpenVPN's P_DATA_V2 has a constant peer id before what is random.
         let at = if head[0] >> 3 == 9 { 4 } else { 1 };
-        let apart = u32_at(&head, at).wrapping_sub(u32_at(&before, at)) as i32;
         let random = head[..at] == before[..at]
-            && apart.unsigned_abs() > RANDOM_STEP
+            && moved(u32_at(&before, at), u32_at(&head, at))
             && known
             && (length ^ u32::from(self.first_length)).is_multiple_of(8);
 
@@ -72,18 +76,23 @@ impl Run {
         self.epoch = count(self.epoch, epoch.is_some());
         self.random = count(self.random, random);
         if word.is_none() && byte.is_none() && epoch.is_none() && !random {
-            (self.first_length, self.late, self.flags) = (length as u16, 0, 0);
+            (self.first_length, self.still, self.flags) = (length as u16, 0, 0);
         }
         self.note_length(length);
         if !checksum_zero {
             self.flags |= CHECKSUMMED;
         }
-        // A datagram that comes late leaves the highest counter in place.
-        if word.or(byte).or(epoch).is_none_or(|step| step > 0) {
-            self.head = head;
+        let behind = if word.is_some() {
+            Some(8)
+        } else if byte.is_some() {
+            Some(5)
         } else {
-            self.late = self.late.saturating_add(1);
+            epoch.map(|_| 12)
+        };
+        if behind.is_some_and(|at| !moved(u32_at(&before, at), u32_at(&head, at))) {
+            self.still = self.still.saturating_add(1);
         }
+        self.head = head;
     }
 
     fn note_length(&mut self, length: u32) {
@@ -101,6 +110,22 @@ impl Run {
     /// The constant word.
     pub fn first_word(&self) -> u32 {
         u32_at(&self.head, 0)
+    }
+
+    /// What stands behind the counter looks drawn at random, as a tag or ciphertext does.
+    pub fn is_scrambled(&self) -> bool {
+        let longest = self.word.max(self.byte).max(self.epoch);
+        self.still <= longest / 4
+    }
+
+    /// The latest datagrams of both directions begin with the same bytes: the other end sends back what it gets.
+    pub fn is_echo_of(&self, other: &Self) -> bool {
+        self.word > 0 && other.word > 0 && self.head == other.head
+    }
+
+    /// The latest u32 at 4, and at 1: packet ids of OpenVPN's P_DATA_V2 and P_DATA_V1.
+    pub fn counters(&self) -> (u32, u32) {
+        (u32_at(&self.head, 4), u32_at(&self.head, 1))
     }
 
     /// Lengths in the run differ.
@@ -131,6 +156,11 @@ impl Run {
 
 fn u32_at(head: &[u8; HEAD], at: usize) -> u32 {
     u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+}
+
+/// Whether two words are as far apart as two that were drawn at random are, but for one pair in 128.
+fn moved(before: u32, after: u32) -> bool {
+    (after.wrapping_sub(before) as i32).unsigned_abs() > RANDOM_STEP
 }
 
 /// By how much a 32-bit counter moved, wrapping, if that is within the window and not zero.
@@ -165,16 +195,15 @@ mod tests {
     fn loss_reordering_and_repetition_do_not_end_a_run() {
         assert_eq!(word_run(&[1, 2, 3, 4]), 4);
         assert_eq!(word_run(&[1, 2, 2, 3]), 3);
-        assert_eq!(word_run(&[1, 3, 2, 4]), 4);
+        assert_eq!(word_run(&[1, 3, 2, 4]), 3);
         assert_eq!(word_run(&[1, 65, 66]), 3);
         assert_eq!(word_run(&[u32::MAX, 0, 1]), 3);
     }
 
     #[test]
     fn what_falls_or_swings_is_no_run() {
-        assert!(word_run(&(100..164).rev().collect::<Vec<_>>()) <= 2);
-        assert!(word_run(&[100, 120].repeat(32)) <= 4);
-        assert!(word_run(&(0..64).map(|n| 1000 + n * 37 % 41).collect::<Vec<_>>()) <= 16);
+        assert_eq!(word_run(&(100..164).rev().collect::<Vec<_>>()), 1);
+        assert_eq!(word_run(&[100, 120].repeat(32)), 2);
     }
 
     #[test]

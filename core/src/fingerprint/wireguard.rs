@@ -30,7 +30,7 @@ const RESPONSE_LENGTH: u32 = 92;
 const COOKIE_REPLY_LENGTH: u32 = 64;
 const SMALLEST_DATA_LENGTH: u32 = 32;
 /// How far the counter may move within a run.
-const COUNTER_WINDOW: u32 = 1 << 13;
+const COUNTER_WINDOW: i64 = 1 << 13;
 /// A retry comes 5 s after its predecessor (whitepaper 6.4), less some clock error.
 const RETRY_NANOSECONDS: i64 = 4_000_000_000;
 /// Indices are random (whitepaper 5.4.2): a smaller one is as rare as one in 2^16, and what games count.
@@ -101,17 +101,15 @@ enum Message {
 impl Message {
     fn parse(packet: &FlowPacket<'_>) -> Option<Self> {
         let index = |at| packet.array(at).map(u32::from_le_bytes);
-        // X25519 public values are below 2^255 (RFC 7748, 5): the top bit of the last byte is clear.
-        let public_value = |last: usize| packet.payload.get(last).is_none_or(|byte| byte & 0x80 == 0);
         let mac2_zero = |at| packet.array::<16>(at).map(|mac| mac == [0; 16]);
-        // A message padded with zeros to this length has a zero mac2 too, and shows it before: mac1 is never zero.
-        let mac1_set = |last_word: usize| packet.array(last_word) != Some([0; 4]);
         match (packet.array::<4>(0)?, packet.length) {
-            ([1, 0, 0, 0], INITIATION_LENGTH) if public_value(39) && mac1_set(128) => {
+            ([1, 0, 0, 0], INITIATION_LENGTH) if is_keyed(packet, 8, 132, 39) => {
                 Some(Self::Initiation { sender: index(4)?, mac2_zero: mac2_zero(132) })
             }
-            ([2, 0, 0, 0], RESPONSE_LENGTH) if public_value(43) && mac1_set(72) => {
-                Some(Self::Response { sender: index(4)?, receiver: index(8)?, mac2_zero: mac2_zero(76) })
+            ([2, 0, 0, 0], RESPONSE_LENGTH) if is_keyed(packet, 12, 76, 43) => {
+                // Both ends draw their index.
+                let (sender, receiver) = (index(4)?, index(8)?);
+                (sender != receiver).then_some(Self::Response { sender, receiver, mac2_zero: mac2_zero(76) })
             }
             ([3, 0, 0, 0], COOKIE_REPLY_LENGTH) => Some(Self::CookieReply { receiver: index(4)? }),
             ([4, 0, 0, 0], SMALLEST_DATA_LENGTH..) => {
@@ -119,11 +117,41 @@ impl Message {
                 let counter =
                     packet.array(8).map(u64::from_le_bytes).and_then(|counter| u32::try_from(counter).ok())?;
                 let receiver = index(4).filter(|&receiver| receiver >= SMALLEST_RANDOM_INDEX)?;
-                Some(Self::Data { receiver, counter })
+                // What follows is encrypted: a word of zeros is as rare as one in 2^30.
+                let encrypted = packet.payload.get(16..packet.payload.len().min(32))?;
+                let encrypted = encrypted.chunks_exact(4).all(|word| word != [0; 4]);
+                encrypted.then_some(Self::Data { receiver, counter })
             }
             _ => None,
         }
     }
+
+    /// Whether a datagram has a message's type and reserved bytes, and cannot be one: neither WireGuard nor what shares
+    /// its socket sends that.
+    fn is_contradicted(packet: &FlowPacket<'_>) -> bool {
+        let Some([kind @ 1..=4, 0, 0, 0]) = packet.array::<4>(0) else { return false };
+        match (kind, packet.length) {
+            (1, INITIATION_LENGTH) => !is_keyed(packet, 8, 132, 39),
+            (2, RESPONSE_LENGTH) => !is_keyed(packet, 12, 76, 43) || packet.array::<4>(4) == packet.array::<4>(8),
+            (3, COOKIE_REPLY_LENGTH) => false,
+            (4, SMALLEST_DATA_LENGTH..) => packet.array::<4>(12).is_some_and(|upper| upper != [0; 4]),
+            _ => true,
+        }
+    }
+}
+
+/// Whether bytes `from` to `to` of a handshake message, as far as they were captured, can be keys, ciphertext and a MAC;
+/// the public value ends at `last`. A text, or records padded with zeros to a message's length, cannot: random bytes
+/// fail here less often than once in 2^20.
+fn is_keyed(packet: &FlowPacket<'_>, from: usize, to: usize, last: usize) -> bool {
+    // X25519 public values are below 2^255 (RFC 7748, 5): the top bit of the last byte is clear.
+    if packet.payload.get(last).is_some_and(|byte| byte & 0x80 != 0) {
+        return false;
+    }
+    let Some(bytes) = packet.payload.get(from..to) else { return true };
+    let high = bytes.iter().filter(|&&byte| byte >= 0x80).count();
+    let zero = bytes.iter().filter(|&&byte| byte == 0).count();
+    high >= bytes.len() / 6 && zero <= 8
 }
 
 /// What was seen in one direction. An index of 0 stands for none: one in 2^32 is drawn.
@@ -131,7 +159,8 @@ impl Message {
 struct Side {
     /// Index that this side's latest handshake message introduced, and the one before.
     sender: [u32; 2],
-    /// Time of the latest initiation.
+    /// Index and time of this side's latest initiation.
+    initiation: u32,
     initiation_time: i64,
     /// Index that this side's latest response was addressed to: this side's data goes to it.
     answered: u32,
@@ -150,7 +179,7 @@ impl Side {
         }
     }
 
-    /// Whether this side introduced an index.
+    /// Whether this side introduced an index. What two ends draw differs: see where it is asked of both.
     fn introduced(&self, index: u32) -> bool {
         index >= SMALLEST_RANDOM_INDEX && self.sender.contains(&index)
     }
@@ -166,6 +195,10 @@ pub struct WireGuard {
     responded: bool,
     established: bool,
     midflow: bool,
+    /// A message was addressed to an index of this flow.
+    paired: bool,
+    /// A datagram was seen that WireGuard does not send, before anything was paired.
+    contradicted: bool,
 }
 
 impl Fingerprint for WireGuard {
@@ -174,7 +207,7 @@ impl Fingerprint for WireGuard {
         &[&INITIATION, &RESPONSE, &MAC2_ZERO, &COOKIE_REPLY, &PAIRED_INDEX, &NEW_INDEX, &DATA, &COUNTER_RISES];
 
     fn screen(packet: &FlowPacket<'_>) -> bool {
-        packet.transport == Transport::Udp && Message::parse(packet).is_some()
+        packet.transport == Transport::Udp && (Message::parse(packet).is_some() || Message::is_contradicted(packet))
     }
 
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {
@@ -182,18 +215,21 @@ impl Fingerprint for WireGuard {
             return Outcome::Undecided;
         }
         // One socket may carry other protocols beside it (STUN, path discovery): a foreign datagram decides nothing.
-        let Some(message) = Message::parse(packet) else { return self.outcome() };
+        let Some(message) = Message::parse(packet) else {
+            self.contradicted |= !self.paired && Message::is_contradicted(packet);
+            return self.outcome();
+        };
         let direction = packet.direction & 1;
         let (own, other) = (usize::from(direction), usize::from(direction ^ 1));
         match message {
             Message::Initiation { sender, mac2_zero } => {
                 self.handshake_message(&INITIATION, mac2_zero, packet, found);
                 let side = &mut self.sides[own];
-                let retried = side.sender[0] != 0
-                    && side.sender[0] != sender
+                let retried = side.initiation != 0
+                    && side.initiation != sender
                     && packet.time.saturating_sub(side.initiation_time) >= RETRY_NANOSECONDS;
                 side.introduce(sender);
-                side.initiation_time = packet.time;
+                (side.initiation, side.initiation_time) = (sender, packet.time);
                 if retried {
                     found.observe(&NEW_INDEX, packet);
                     self.raise(Confidence::Confirmed);
@@ -212,7 +248,8 @@ impl Fingerprint for WireGuard {
                 self.answer(receiver, packet, found);
             }
             Message::Data { receiver, counter } => {
-                let paired = self.sides[other].introduced(receiver) || self.sides[own].answered == receiver;
+                let paired = (self.sides[other].introduced(receiver) || self.sides[own].answered == receiver)
+                    && !self.sides[own].introduced(receiver);
                 self.data(receiver, counter, paired, packet, found);
             }
         }
@@ -240,8 +277,10 @@ impl WireGuard {
     /// A response or a cookie reply is addressed to the index of an initiation.
     fn answer(&mut self, receiver: u32, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
         let direction = packet.direction & 1;
-        if self.sides[usize::from(direction ^ 1)].introduced(receiver) {
+        let (own, other) = (usize::from(direction), usize::from(direction ^ 1));
+        if self.sides[other].introduced(receiver) && !self.sides[own].introduced(receiver) {
             found.observe(&PAIRED_INDEX, packet);
+            self.paired = true;
             self.raise(Confidence::Confirmed);
         }
         self.responded = true;
@@ -252,14 +291,14 @@ impl WireGuard {
     fn data(&mut self, receiver: u32, counter: u32, paired: bool, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
         let side = &mut self.sides[usize::from(packet.direction & 1)];
         let same_index = side.run > 0 && side.data_index == receiver;
-        let goes_on =
-            same_index && counter != side.data_counter && counter.abs_diff(side.data_counter) <= COUNTER_WINDOW;
-        if !same_index || counter != side.data_counter {
+        let step = i64::from(counter) - i64::from(side.data_counter);
+        let goes_on = same_index && (1..=COUNTER_WINDOW).contains(&step);
+        // What comes late, or twice, says nothing: nothing that counts only falls.
+        let late = same_index && (-COUNTER_WINDOW..=0).contains(&step);
+        if !late {
             side.run = if goes_on { side.run.saturating_add(1) } else { 1 };
-            side.data_counter = if goes_on { counter.max(side.data_counter) } else { counter };
-            side.data_index = receiver;
+            (side.data_index, side.data_counter) = (receiver, counter);
         } else if !paired {
-            // The same packet again says nothing.
             return;
         }
         let (run, runs) = (side.run, [self.sides[0].run, self.sides[1].run]);
@@ -274,6 +313,7 @@ impl WireGuard {
         found.rule_out(LookAlike::Dns);
         if paired {
             found.observe(&PAIRED_INDEX, packet);
+            self.paired = true;
             self.raise(Confidence::Confirmed);
         } else if goes_on {
             found.observe(&COUNTER_RISES, packet);
@@ -290,7 +330,9 @@ impl WireGuard {
     }
 
     fn raise(&mut self, confidence: Confidence) {
-        self.confidence = self.confidence.max(Some(confidence));
+        // What was contradicted needs a message addressed to an index of this flow.
+        let bound = if self.contradicted && !self.paired { Confidence::Possible } else { Confidence::Confirmed };
+        self.confidence = self.confidence.max(Some(confidence.min(bound)));
     }
 
     fn outcome(&self) -> Outcome {

@@ -219,7 +219,7 @@ fn chain(flow: &mut Flow, at: usize, kinds: &[u8], others: &[u8]) -> u8 {
     }
     flow.fill_fresh(total, total);
     let first = if flow.breaks("next payload") { flow.random.pick(others) } else { kinds[0] };
-    let mut here = at + 28;
+    let (mut here, mut kind) = (at + 28, first);
     let spoilt = flow.random.size(0, count - 1);
     for (place, length) in lengths.iter().enumerate() {
         let mut next = if place + 1 < count { flow.random.pick(kinds) } else { 0 };
@@ -238,7 +238,10 @@ fn chain(flow: &mut Flow, at: usize, kinds: &[u8], others: &[u8]) -> u8 {
         }
         flow.put(here, &[next, reserved]);
         flow.put16(here + 2, claimed);
-        here += length;
+        if kind == VENDOR_V1 && *length >= 24 && flow.random.one_in(4) {
+            flow.put(here + 4, &WINDOWS);
+        }
+        (here, kind) = (here + length, next);
     }
     first
 }
@@ -324,6 +327,12 @@ fn ikev2_encrypted(flow: &mut Flow) {
         flow.send(0);
     }
 }
+
+/// IKEv1's vendor id payload.
+const VENDOR_V1: u8 = 13;
+/// The vendor id of Windows: MD5 of "MS NT5 ISAKMPOAKLEY".
+const WINDOWS: [u8; 16] =
+    [0x1e, 0x2b, 0x51, 0x69, 0x05, 0x99, 0x1c, 0x7d, 0x7c, 0x96, 0xfc, 0xbf, 0xb5, 0x87, 0xe4, 0x61];
 
 const PAYLOADS_V1: [u8; 6] = [1, 13, 4, 10, 20, 13];
 const NO_PAYLOADS_V1: [u8; 6] = [23, 33, 46, 53, 100, 127];

@@ -211,6 +211,12 @@ pub(super) static RULES: &[Rule] = &[
         &["opcode", "key id", "length", "session id zero", "acknowledgments", "message id"],
         data_v1_run_soft_reset,
     ),
+    rule(
+        "openvpn.data_cbc_run",
+        Confidence::Likely,
+        &["opcode", "peer id changes", "length in blocks", "one length", "nothing drawn", "too few"],
+        data_cbc_run,
+    ),
     rule("openvpn.data_after_control", Confidence::Likely, &["time", "length", "too short"], data_after_control),
 ];
 
@@ -811,5 +817,34 @@ fn data_after_control(flow: &mut Flow) {
         flow.fill(length);
         flow.put32(0, u32::from(DATA_V2 << 3) << 24 | word >> 8);
         flow.send(0);
+    }
+}
+
+fn data_cbc_run(flow: &mut Flow) {
+    data_socket(flow);
+    let v2 = flow.random.one_in(2);
+    let digest = flow.random.pick(&[20, 32, 64]);
+    let mut head = u32::from(opcode_or_none(flow, if v2 { DATA_V2 } else { DATA_V1 })) << 24 | 7;
+    let before = if v2 { 4 } else { 1 };
+    for _ in 0..packets(flow, 16) {
+        // HMAC, IV and at least one block.
+        let blocks = if flow.breaks("one length") { 9 } else { flow.random.size(1, 80) };
+        let mut length = before + digest + 16 + 16 * blocks;
+        if flow.breaks("length in blocks") {
+            length += flow.random.size(0, 15);
+        }
+        flow.fill(length);
+        flow.put(0, &head.to_be_bytes()[..before]);
+        if flow.breaks("nothing drawn") {
+            flow.put(before, &[7; 8]);
+        }
+        flow.send(0);
+        if flow.breaks("peer id changes") {
+            head = if v2 {
+                head & 0xff00_0000 | (head + 1) & 0x00ff_ffff
+            } else {
+                head & 0xf8ff_ffff | (head + 0x0100_0000) & 0x0700_0000
+            };
+        }
     }
 }

@@ -36,19 +36,19 @@ pub(super) static RULES: &[Rule] = &[
     rule(
         "wireguard.response_paired",
         Confidence::Confirmed,
-        &["reserved", "length", "public value", "receiver"],
+        &["reserved", "length", "public value", "small index", "receiver"],
         response_paired,
     ),
     rule(
         "wireguard.cookie_reply_paired",
         Confidence::Confirmed,
-        &["type", "reserved", "length", "receiver"],
+        &["type", "reserved", "length", "small index", "receiver"],
         cookie_reply_paired,
     ),
     rule(
         "wireguard.data_paired",
         Confidence::Confirmed,
-        &["type", "reserved", "length", "receiver", "counter's upper half"],
+        &["type", "reserved", "length", "small index", "receiver", "counter's upper half"],
         data_paired,
     ),
     rule(
@@ -197,13 +197,13 @@ fn initiation_retried(flow: &mut Flow) {
 
 fn response_paired(flow: &mut Flow) {
     flow.socket(&[51_820]);
-    let sender = flow.random.u32();
+    let sender = index(flow);
     handshake(flow, 1, 148, 39, 116, false);
     flow.put32_le(4, sender);
     flow.send(0);
     for _ in 0..flow.random.between(1, 4) {
-        let own = flow.random.u32();
-        let receiver = if flow.breaks("receiver") { flow.random.u32() } else { sender };
+        let own = index(flow);
+        let receiver = if flow.breaks("receiver") { index(flow) } else { sender };
         write_response(flow, own, receiver, false);
         break_head(flow, &[0, 1, 3, 5, 0x82]);
         flow.send(1);
@@ -212,13 +212,13 @@ fn response_paired(flow: &mut Flow) {
 
 fn cookie_reply_paired(flow: &mut Flow) {
     flow.socket(&[51_820]);
-    let sender = flow.random.u32();
+    let sender = index(flow);
     write_initiation(flow, sender, false);
     flow.send(0);
     for _ in 0..flow.random.between(1, 4) {
         flow.fill(64);
         flow.put(0, &[3, 0, 0, 0]);
-        let receiver = if flow.breaks("receiver") { flow.random.u32() } else { sender };
+        let receiver = if flow.breaks("receiver") { index(flow) } else { sender };
         flow.put32_le(4, receiver);
         break_head(flow, &[0, 1, 2, 5, 0x83]);
         flow.send(1);

@@ -305,8 +305,8 @@ fn a_nat_keepalive_alone_is_nothing() {
 
 #[test]
 fn esp_in_udp_on_its_port() {
-    // One packet, two, four; with checksums or without.
-    for zero in [true, false] {
+    // One packet, two, four: without checksums they are confirmed, with them the other direction must speak, too.
+    for (zero, last) in [(true, Confirmed), (false, Likely)] {
         let mut flow = Conversation::udp(NATT_PORTS);
         flow.checksum_zero = zero;
         let levels: Vec<_> = (2..6)
@@ -315,10 +315,14 @@ fn esp_in_udp_on_its_port() {
                 flow.confidence()
             })
             .collect();
-        assert_eq!(levels, [None, Some(Likely), Some(Likely), Some(Confirmed)]);
+        assert_eq!(levels, [None, Some(Likely), Some(Likely), Some(last)]);
         assert_eq!(flow.phase(), Some(Phase::DataOnly));
         let finding = flow.best().map(|(_, finding)| (finding.variant, finding.midflow, finding.initiator));
         assert_eq!(finding, Some((Variant::EspInUdp, true, None)));
+        for sequence in 2..7 {
+            flow.send(1, &esp(SPI_IN, sequence, 136));
+        }
+        assert_eq!(flow.confidence(), Some(Confirmed));
     }
     // A length that is not in fours, an SPI that is reserved, a counter that jumps.
     for (spi, lengths, step) in [(SPI_OUT, [313, 311], 1), (255, [312, 136], 1), (SPI_OUT, [312, 136], 65)] {
@@ -331,6 +335,7 @@ fn esp_in_udp_on_its_port() {
     }
     // 256 is the first that may be given away.
     let mut flow = Conversation::udp(NATT_PORTS);
+    flow.checksum_zero = true;
     for number in 1..=4 {
         flow.send(0, &esp(256, number, 312));
     }
@@ -457,10 +462,16 @@ fn esp_by_protocol() {
     assert_eq!(confidence(&[(7_000, 900), (7_000, 901), (8_000, 1), (7_000, 902)]), Some(Confirmed));
     assert_eq!(confidence(&[(7_000, 900), (8_000, 1), (7_000, 901), (8_000, 2), (8_000, 3)]), Some(Confirmed));
     assert_eq!(confidence(&[(7_000, 900), (8_000, 1), (9_000, 5)]), Some(Likely));
-    // Copies and jumps are not following; reordering and wrapping are.
+    // Copies, jumps and what comes late are not following; wrapping is.
     assert_eq!(confidence(&[(7_000, 9), (7_000, 9), (7_000, 9), (7_000, 9)]), Some(Likely));
     assert_eq!(confidence(&[(7_000, 9), (7_000, 1_009), (7_000, 2_009)]), Some(Likely));
-    assert_eq!(confidence(&[(7_000, 9), (7_000, 8), (7_000, 10)]), Some(Confirmed));
+    assert_eq!(confidence(&[(7_000, 9), (7_000, 8), (7_000, 10)]), Some(Likely));
+    assert_eq!(confidence(&[(7_000, 9), (7_000, 8), (7_000, 10), (7_000, 11)]), Some(Confirmed));
+    let falling: Vec<_> = (0..64).map(|number| (7_000, 1_000 - number)).collect();
+    assert_eq!(confidence(&falling), Some(Likely));
+    // Several associations of two hosts in turn.
+    let several: Vec<_> = (0..12).map(|number| (7_000 + number % 4, 1 + number / 4)).collect();
+    assert_eq!(confidence(&several), Some(Confirmed));
     assert_eq!(confidence(&[(7_000, u32::MAX), (7_000, 0), (7_000, 1)]), Some(Confirmed));
     // First seen with a sequence number above one: joined in the middle.
     let mut flow = Conversation::ip(Transport::Esp);
