@@ -91,6 +91,7 @@ pub(super) static RULES: &[Rule] = &[
             "length in fours",
             "too short",
             "same SPI both ways",
+            "one way, checksummed",
         ],
         esp_in_udp,
     ),
@@ -481,16 +482,20 @@ fn esp_in_udp(flow: &mut Flow) {
     if flow.random.one_in(2) {
         flow.ports[0] = 4_500;
     }
-    flow.checksum_zero = flow.ip_version == 4 && !flow.random.one_in(4);
     let mut there = Association::new(flow);
     let mut back = Association::new(flow);
-    let both = flow.random.one_in(2) || flow.breaks("same SPI both ways");
+    // Senders should leave the checksum out (RFC 3948, 2.1). Those that do not show it in both directions.
+    flow.checksum_zero = flow.ip_version == 4 && !flow.random.one_in(4);
+    let mut both = !flow.checksum_zero || flow.random.one_in(2) || flow.breaks("same SPI both ways");
+    if flow.breaks("one way, checksummed") {
+        (flow.checksum_zero, both) = (false, false);
+    }
     if flow.breaks("same SPI both ways") {
         back.spi = there.spi;
         // From the first packet on each side knows what the other sends.
         back.send(flow, 1);
     }
-    for turn in 0..flow.random.between(8, 64) {
+    for turn in 0..flow.random.between(10, 64) {
         if both && turn % 2 == 1 {
             back.send(flow, 1);
         } else {

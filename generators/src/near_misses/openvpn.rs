@@ -165,6 +165,7 @@ pub(super) static RULES: &[Rule] = &[
             "packet id constant",
             "packet id jumps",
             "packet id falls",
+            "packet id too high",
             "one length",
             "too short",
             "TURN's length",
@@ -198,6 +199,7 @@ pub(super) static RULES: &[Rule] = &[
             "packet id constant",
             "packet id jumps",
             "packet id falls",
+            "packet id too high",
             "one length",
             "no keepalive",
             "GTP-U",
@@ -678,11 +680,14 @@ fn data_socket(flow: &mut Flow) {
     flow.checksum_zero = false;
 }
 
+/// Packet ids begin at 1 with each key, and keys are renewed every hour (2^28 in an hour are 75,000 a second).
 fn first_packet_id(flow: &mut Flow) -> u64 {
-    if flow.random.one_in(2) && !flow.breaks("packet id falls") {
+    if flow.breaks("packet id too high") {
+        flow.random.between(1 << 30, (1 << 32) - 4_096)
+    } else if flow.random.one_in(2) && !flow.breaks("packet id falls") {
         flow.random.between(1, 9)
     } else {
-        flow.random.between(100_000, 1 << 30)
+        flow.random.between(100_000, 1 << 28)
     }
 }
 
