@@ -347,3 +347,79 @@ impl Flow {
 pub fn place(protocol: Protocol) -> usize {
     protocol as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagrams(generate: fn(&mut Flow)) -> Vec<Sent> {
+        Flow::new().record(Random::new(1), "length", generate).1
+    }
+
+    #[test]
+    fn what_is_put_behind_the_end_is_left_out() {
+        let sent = datagrams(|flow| {
+            flow.fill_with(7, 6);
+            flow.put32(4, 0x0102_0304);
+            flow.put(6, &[9]);
+            flow.put(100, &[9]);
+            flow.pad(5, 0);
+            flow.send(0);
+        });
+        assert_eq!(sent[0].payload, [7, 7, 7, 7, 1, 0]);
+    }
+
+    #[test]
+    fn a_resized_payload_keeps_its_head() {
+        let sent = datagrams(|flow| {
+            flow.fill_with(7, 20);
+            flow.wrong_length();
+            flow.send(1);
+            flow.fill_with(7, 3);
+            flow.wrong_length();
+            flow.send(1);
+        });
+        assert!([4, 19, 21, 36].contains(&sent[0].payload.len()), "{}", sent[0].payload.len());
+        assert!(sent[0].payload.starts_with(&[7; 4]));
+        assert!([0, 2, 4, 19].contains(&sent[1].payload.len()), "{}", sent[1].payload.len());
+    }
+
+    #[test]
+    fn both_directions_are_of_one_flow() {
+        let sent = datagrams(|flow| {
+            flow.ports = [1_000, 2_000];
+            for direction in [0, 1] {
+                flow.fill(10);
+                flow.send(direction);
+            }
+        });
+        assert_eq!((sent[0].ports, sent[1].ports), ([1_000, 2_000], [2_000, 1_000]));
+        assert!(sent[0].time < sent[1].time);
+        assert_ne!(sent[0].payload, sent[1].payload);
+    }
+
+    /// The way is the product's: what is recognised there is recognised here, and a flow does not see the one before it.
+    #[test]
+    fn a_flow_goes_through_the_table() {
+        fn initiation(flow: &mut Flow) {
+            flow.fill_fresh(148, 148);
+            flow.put(0, &[1, 0, 0, 0]);
+            flow.put(39, &[1]);
+            flow.put(128, &[1, 2, 3, 4]);
+            flow.pad(132, 0);
+            flow.send(0);
+        }
+        fn nothing(flow: &mut Flow) {
+            flow.fill_text(50);
+            flow.send(0);
+        }
+        let mut flow = Flow::new();
+        for seed in 0..3 {
+            let (verdict, sent) = flow.run(Random::new(seed), "", initiation);
+            assert_eq!(verdict.confidence[place(Protocol::WireGuard)], Some(Confidence::Confirmed));
+            assert_eq!(verdict.evidence[0], ["wireguard.initiation", "wireguard.mac2_zero"]);
+            assert_eq!((verdict.confidence[1], verdict.confidence[2], sent), (None, None, 1));
+            assert_eq!(flow.run(Random::new(seed), "", nothing).0.confidence, [None; 3]);
+        }
+    }
+}

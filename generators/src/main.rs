@@ -25,6 +25,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| matches!(argument.as_str(), "-h" | "--help")) {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(error) => {
@@ -71,14 +75,10 @@ fn main() -> ExitCode {
     status
 }
 
-fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut options = Options { datagrams: 1_000_000, seed: 1, only: String::new(), threads };
-    let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
-        if matches!(argument.as_str(), "-h" | "--help") {
-            return Err("Flows that resemble a VPN's, and what the fingerprints make of them.".into());
-        }
         let Some(value) = arguments.next() else { return Err(format!("{argument}: expected a value")) };
         let number = || whole_number(&value).ok_or_else(|| format!("{argument} {value}: expected a whole number"));
         match argument.as_str() {
@@ -116,7 +116,8 @@ fn report(generators: &[Generator], counts: &[Count]) -> String {
             text,
             "### {title}\n\n\
              | generator | what differs | flows | datagrams | possible | likely | confirmed \
-             | likely or more, at most | confirmed, at most |\n|---|---|--:|--:|--:|--:|--:|--:|--:|"
+             | possible or more, at most | likely or more, at most | confirmed, at most |\n\
+             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
         );
         let mut total = Count::default();
         for (generator, count) in &rows {
@@ -154,9 +155,10 @@ fn row(text: &mut String, name: &str, differs: &str, count: &Count) {
     let [possible, likely, confirmed] = count.levels;
     let _ = writeln!(
         text,
-        "| {name} | {differs} | {} | {} | {possible} | {likely} | {confirmed} | {:.1e} | {:.1e} |",
+        "| {name} | {differs} | {} | {} | {possible} | {likely} | {confirmed} | {:.1e} | {:.1e} | {:.1e} |",
         count.flows,
         count.datagrams,
+        bound(Confidence::Possible),
         bound(Confidence::Likely),
         bound(Confidence::Confirmed),
     );
@@ -232,5 +234,48 @@ fn explain(generator: &Generator, count: &Count, seed: u64) {
     }
     if sent.len() > 12 {
         eprintln!("  ... {} in all", sent.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<(u64, u64, String), String> {
+        options(arguments.iter().map(|argument| (*argument).to_string()))
+            .map(|options| (options.datagrams, options.seed, options.only))
+    }
+
+    #[test]
+    fn options_are_read() {
+        assert_eq!(parsed(&[]), Ok((1_000_000, 1, String::new())));
+        assert_eq!(
+            parsed(&["--datagrams", "1e9", "--seed", "7", "--only", "dns"]),
+            Ok((1_000_000_000, 7, "dns".into()))
+        );
+        assert_eq!(parsed(&["--datagrams", "1_000"]).map(|options| options.0), Ok(1_000));
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (arguments, said) in [
+            (&["--datagrams", "many"][..], "--datagrams many: expected a whole number"),
+            (&["--datagrams", "9e99"], "--datagrams 9e99: expected a whole number"),
+            (&["--seed"], "--seed: expected a value"),
+            (&["--speed", "1"], "--speed: no such option"),
+        ] {
+            assert_eq!(parsed(arguments), Err(said.to_string()));
+        }
+    }
+
+    #[test]
+    fn the_report_has_a_row_for_each_generator_and_its_bounds() {
+        let generators = generators();
+        let count = Count { flows: 100, datagrams: 300, levels: [5, 0, 0], ..Count::default() };
+        let text = report(&generators, &vec![count; generators.len()]);
+        assert!(text.contains("| dns | "));
+        // 5 of 100 by the exact bound; none of 100 by 1 - 0.05^(1/100).
+        assert!(text.contains("| 100 | 300 | 5 | 0 | 0 | 1.0e-1 | 3.0e-2 | 3.0e-2 |"), "{text}");
+        assert!(text.contains("| ipsec.ah | confirmed | 100 | 0 |"));
     }
 }

@@ -594,6 +594,14 @@ impl Ipsec {
             return;
         }
         found.rule_out(LookAlike::TurnChannel);
+        // A DNS message counts one question, some answers, no authority, and begins with a label (RFC 1035, 4.1).
+        if packet.u16(4) == Some(1)
+            && packet.u16(8) == Some(0)
+            && packet.payload.get(12).is_some_and(|&label| label < 64)
+        {
+            return;
+        }
+        found.rule_out(LookAlike::Dns);
         // An SPI belongs to one direction: the same word in both is a protocol's magic number or OpenVPN's peer id.
         if other.word > 0 && other.first_word() == spi {
             return;
@@ -603,12 +611,14 @@ impl Ipsec {
             found.rule_out(LookAlike::OpenVpnData);
         }
         let zero_checksums = packet.ip_version == 4 && !run.checksummed();
-        // A word near the time of day is somebody's time stamp (one SPI in 2^15).
+        // A word near the time of day is somebody's time stamp (one SPI in 2^15); flags and version of an L2TP data
+        // header (RFC 2661, 3.1) stand before its tunnel, session and Ns (one SPI in 2^12).
         let stamped = (packet.time / 1_000_000_000 - i64::from(spi)).abs() <= 86_400;
+        let like_l2tp = (spi >> 16) & 0xb4ff == 0x0002;
         let both_ways = other.word >= 4 && !other.odd_length();
         // A word that begins as OpenVPN's data does is in fours by chance at first.
         let enough = if spi >> 27 == 9 && !both_ways { 12 } else { 4 };
-        let level = if stamped {
+        let level = if stamped || like_l2tp {
             Confidence::Possible
         } else if on_port {
             // Where the port is right, one more thing must be.

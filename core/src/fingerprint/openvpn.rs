@@ -309,6 +309,10 @@ impl Reader<'_> {
     }
 
     fn plain(&self) -> Option<Control> {
+        // A session id is drawn: four zeros among its eight bytes are padding (one in 60 million is not).
+        if self.session.to_be_bytes().iter().filter(|&&byte| byte == 0).count() >= 4 {
+            return None;
+        }
         let mut control = self.control(Wrapping::Plain);
         self.acknowledgments(9, &mut control)?;
         Some(control)
@@ -352,20 +356,19 @@ impl Reader<'_> {
 }
 
 /// Whether a run of P_DATA_V2 can be nothing else: ESP whose SPI begins with 0x48 to 0x4f shows the same, in fours and
-/// with another word in the other direction. A peer id that a server chose is small; `vpn` and all ones stand for none,
-/// and one that the peers drew is the same in both directions.
+/// with another word in the other direction. A peer id that a server chose is small; `vpn` and all ones stand for none;
+/// one that two peers drew, without a server, is as good as any magic number.
 fn is_surely_data(opcode: u8, run: &Run, other: &Run) -> bool {
     let peer_id = run.first_word() & 0x00ff_ffff;
     let same_word = other.word > 0 && other.first_word() == run.first_word();
     let chosen = peer_id < 1 << 16 || peer_id == 0x0076_706e || peer_id == 0x00ff_ffff;
     let another_word = other.word > 1 && !same_word && other.first_word() >> 27 == u32::from(DATA_V2);
-    opcode != DATA_V2 || same_word || (run.odd_length() && chosen && !another_word)
+    opcode != DATA_V2 || (chosen && (same_word || (run.odd_length() && !another_word)))
 }
 
-/// A session id in 16 bits, never 0.
-fn fold(session: u64) -> u16 {
-    let folded = session ^ session >> 32;
-    ((folded ^ folded >> 16) as u16).max(1)
+/// A session id in 32 bits, never 0.
+fn fold(session: u64) -> u32 {
+    ((session ^ session >> 32) as u32).max(1)
 }
 
 /// Rules out what shows a constant word and a counter as data does.
@@ -469,7 +472,7 @@ struct Side {
     message: Option<u8>,
     acks: u8,
     /// The peer's session id as this side acknowledges it, folded; 0 for none yet.
-    peer: u16,
+    peer: u32,
     /// Time of the latest reset, nanoseconds.
     reset_time: i64,
     /// Opcode of the latest hard reset, 0 for none, and whether its time was plausible (or it has none).
@@ -626,7 +629,10 @@ impl OpenVpn {
 
         let mut level = Confidence::Possible;
         if hard_reset {
-            let repeated = same_session && packet.time.saturating_sub(self.sides[own].reset_time) >= SECOND;
+            // Each transmission has a replay id of its own (packet_id.c): the same datagram again is somebody else's.
+            let sent_again = control.wrapping == Wrapping::Plain || control.replay != self.sides[own].replay;
+            let repeated =
+                same_session && sent_again && packet.time.saturating_sub(self.sides[own].reset_time) >= SECOND;
             level = self.opening_level(packet, control, repeated, found);
             if !same_session {
                 self.sides[own] = Side::default();

@@ -149,6 +149,10 @@ fn is_keyed(packet: &FlowPacket<'_>, from: usize, to: usize, last: usize) -> boo
         return false;
     }
     let Some(bytes) = packet.payload.get(from..to) else { return true };
+    // mac1 stands last, and is never zero: padding that begins within it shows.
+    if bytes.ends_with(&[0; 4]) {
+        return false;
+    }
     let high = bytes.iter().filter(|&&byte| byte >= 0x80).count();
     let zero = bytes.iter().filter(|&&byte| byte == 0).count();
     high >= bytes.len() / 6 && zero <= 8
@@ -289,7 +293,12 @@ impl WireGuard {
 
     /// Data; `paired`: for an index of this flow's handshake.
     fn data(&mut self, receiver: u32, counter: u32, paired: bool, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
-        let side = &mut self.sides[usize::from(packet.direction & 1)];
+        let (own, other) = (usize::from(packet.direction & 1), usize::from(packet.direction & 1 ^ 1));
+        // Each end is addressed by the index that it drew: one index for both is a session number.
+        if self.sides[other].run > 0 && self.sides[other].data_index == receiver {
+            self.contradicted = true;
+        }
+        let side = &mut self.sides[own];
         let same_index = side.run > 0 && side.data_index == receiver;
         let step = i64::from(counter) - i64::from(side.data_counter);
         let goes_on = same_index && (1..=COUNTER_WINDOW).contains(&step);
@@ -330,8 +339,8 @@ impl WireGuard {
     }
 
     fn raise(&mut self, confidence: Confidence) {
-        // What was contradicted needs a message addressed to an index of this flow.
-        let bound = if self.contradicted && !self.paired { Confidence::Possible } else { Confidence::Confirmed };
+        // What was contradicted before anything was paired stays possible.
+        let bound = if self.contradicted { Confidence::Possible } else { Confidence::Confirmed };
         self.confidence = self.confidence.max(Some(confidence.min(bound)));
     }
 

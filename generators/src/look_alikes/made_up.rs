@@ -184,19 +184,20 @@ fn magic(flow: &mut Flow) {
     let one_length = flow.random.one_in(4).then(|| flow.random.size(12, 1_200));
     let one_way = flow.random.one_in(3);
     let mut counts = [[Count::new(flow), Count::new(flow)], [Count::new(flow), Count::new(flow)]];
-    if matches!(magic >> 27, 6 | 9) {
-        // With random bytes behind the first counter, it would be OpenVPN's data in every field.
-        for pair in &mut counts {
-            pair[1].habit = 0;
-        }
-    }
+    // With random bytes behind the counter, this would be OpenVPN's data in every field: text or zeros are there.
+    let opcode = matches!(magic >> 27, 6 | 9);
+    let zeros = flow.random.one_in(2);
     for _ in 0..flow.count() {
         let direction = if one_way { 0 } else { flow.either() };
         let own = usize::from(direction);
         let any = flow.random.size(12, 1_200);
         let length = one_length.unwrap_or(if in_fours { any & !3 } else { any });
         let values = [counts[own][0].next(flow), counts[own][1].next(flow)];
-        flow.fill(length);
+        match (opcode, zeros) {
+            (false, _) => flow.fill(length),
+            (true, false) => flow.fill_text(length),
+            (true, true) => flow.fill_with(0, length),
+        }
         flow.put32(4, second);
         for place in 0..2 {
             put_count(flow, places[place], widths[place], little[place], values[place]);

@@ -14,6 +14,7 @@ pub(super) static LOOK_ALIKES: &[LookAlike] = &[
     look_alike("webex", "a type word, a constant stream id, a counter in network order, a time", type_word_and_stream),
     look_alike("raknet", "pings with a 64-bit time and a magic of 16 bytes", raknet),
     look_alike("turn-channel-rtp", "a constant word and a counter at equal frames", turn_channel),
+    look_alike("webrtc", "STUN, DTLS, SRTP and channel data on one socket", webrtc),
     look_alike("rtp", "80, counters, a constant source", rtp),
     look_alike("rtcp", "80 c8, its length, a constant source", rtcp),
     look_alike("stun", "0001, its length, the magic cookie", stun),
@@ -175,6 +176,52 @@ fn turn_channel(flow: &mut Flow) {
         flow.put32(12, source);
         flow.send(direction);
         numbers[own] = numbers[own].wrapping_add(1);
+    }
+}
+
+fn webrtc(flow: &mut Flow) {
+    flow.socket(&[3_478, 19_302, 50_000]);
+    let channel = flow.random.between(0x4000, 0x4fff) as u16;
+    let mut numbers = [flow.random.u16(), flow.random.u16()];
+    let sources = [flow.random.u32(), flow.random.u32()];
+    let mut records = [0_u64; 2];
+    let frame = flow.random.size(40, 300);
+    for _ in 0..flow.count() {
+        let direction = flow.either();
+        let own = usize::from(direction);
+        let length = if flow.random.one_in(2) { frame } else { flow.random.size(40, 1_200) };
+        match flow.random.between(0, 5) {
+            0 => {
+                let words = flow.random.size(0, 25);
+                flow.fill(20 + 4 * words);
+                let attributes = flow.length() as u16 - 20;
+                flow.put16(0, u16::from(direction) << 8 | 1);
+                flow.put16(2, attributes);
+                flow.put32(4, 0x2112_a442);
+            }
+            1 => {
+                flow.fill(length);
+                flow.put(0, &[if records[own] < 4 { 22 } else { 23 }, 0xfe, 0xfd]);
+                flow.put64(3, u64::from(records[own] >= 4) << 48 | records[own]);
+                flow.put16(11, length as u16 - 13);
+                records[own] += 1;
+            }
+            kind => {
+                let wrapped = kind == 2;
+                let at = if wrapped { 4 } else { 0 };
+                flow.fill(at + length);
+                if wrapped {
+                    flow.put16(0, channel);
+                    flow.put16(2, length as u16);
+                }
+                flow.put(at, &[0x90, 0x6f]);
+                flow.put16(at + 2, numbers[own]);
+                flow.put32(at + 4, u32::from(numbers[own]).wrapping_mul(960));
+                flow.put32(at + 8, sources[own]);
+                numbers[own] = numbers[own].wrapping_add(1);
+            }
+        }
+        flow.send(direction);
     }
 }
 
