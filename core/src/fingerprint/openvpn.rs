@@ -440,12 +440,18 @@ impl DataRun {
             Some(Self { kind, count, possible, likely, confirmed: Some(confirmed) })
         };
         let (packet_id_v2, packet_id_v1) = run.counters();
+        // What stands behind the counter is a tag or ciphertext.
+        let scrambled = run.is_scrambled();
         match opcode {
-            // What stands behind the counter is a tag or ciphertext.
-            _ if !run.is_scrambled() => None,
-            DATA_V2 if run.epoch > 1 && run.epoch >= run.word => levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12]),
-            DATA_V2 if run.word > 1 && packet_id_v2 < LARGEST_PACKET_ID => levels(&DATA_V2_RUN, run.word, [2, 6, 12]),
-            DATA_V1 if run.byte > 1 && packet_id_v1 < LARGEST_PACKET_ID => levels(&DATA_V1_RUN, run.byte, [4, 8, 16]),
+            DATA_V2 if scrambled && run.epoch > 1 && run.epoch >= run.word => {
+                levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12])
+            }
+            DATA_V2 if scrambled && run.word > 1 && packet_id_v2 < LARGEST_PACKET_ID => {
+                levels(&DATA_V2_RUN, run.word, [2, 6, 12])
+            }
+            DATA_V1 if scrambled && run.byte > 1 && packet_id_v1 < LARGEST_PACKET_ID => {
+                levels(&DATA_V1_RUN, run.byte, [4, 8, 16])
+            }
             _ if is_cbc_run(run, opcode) => {
                 let [possible, likely] = if in_stream { [4, 8] } else { [8, 16] };
                 Some(Self { kind: &DATA_CBC_RUN, count: run.random, possible, likely, confirmed: None })

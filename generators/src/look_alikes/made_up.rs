@@ -169,6 +169,8 @@ fn put_count(flow: &mut Flow, at: usize, width: usize, little: bool, value: u64)
 
 fn magic(flow: &mut Flow) {
     flow.socket(&[7_777, 30_000]);
+    // On port 4500 and without checksums, a word and a counter in fours are ESP in UDP in every field.
+    flow.checksum_zero &= !flow.ports.contains(&4_500);
     let magic = match flow.random.between(0, 4) {
         0 => (flow.random.between(1, 9) as u32).swap_bytes(),
         1 => flow.random.between(256, 0xffff) as u32,
@@ -184,8 +186,9 @@ fn magic(flow: &mut Flow) {
     let one_length = flow.random.one_in(4).then(|| flow.random.size(12, 1_200));
     let one_way = flow.random.one_in(3);
     let mut counts = [[Count::new(flow), Count::new(flow)], [Count::new(flow), Count::new(flow)]];
-    // With random bytes behind the counter, this would be OpenVPN's data in every field: text or zeros are there.
-    let opcode = matches!(magic >> 27, 6 | 9);
+    // With random bytes behind the counter, this would be OpenVPN's or WireGuard's data in every field: text or zeros
+    // are there.
+    let data = matches!(magic >> 27, 6 | 9) || magic == 0x0400_0000;
     let zeros = flow.random.one_in(2);
     for _ in 0..flow.count() {
         let direction = if one_way { 0 } else { flow.either() };
@@ -193,7 +196,7 @@ fn magic(flow: &mut Flow) {
         let any = flow.random.size(12, 1_200);
         let length = one_length.unwrap_or(if in_fours { any & !3 } else { any });
         let values = [counts[own][0].next(flow), counts[own][1].next(flow)];
-        match (opcode, zeros) {
+        match (data, zeros) {
             (false, _) => flow.fill(length),
             (true, false) => flow.fill_text(length),
             (true, true) => flow.fill_with(0, length),
