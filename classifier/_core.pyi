@@ -66,6 +66,9 @@ class EvidenceKind:
     @property
     def source(self) -> str:
         """Specification and section."""
+    @property
+    def rules_out(self) -> str:
+        """What it tells the protocol from, and what it does not."""
 
 EVIDENCE: tuple[EvidenceKind, ...]
 """All evidence kinds, in the order of the protocols."""

@@ -64,6 +64,11 @@ impl EvidenceKind {
         self.0.source
     }
 
+    #[getter]
+    fn rules_out(&self) -> &'static str {
+        self.0.rules_out
+    }
+
     fn __repr__(&self) -> String {
         format!("EvidenceKind({:?}, {} bits)", self.0.id, self.0.bits)
     }

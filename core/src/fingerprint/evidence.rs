@@ -18,6 +18,8 @@ pub struct EvidenceKind {
     pub fact: &'static str,
     /// Specification and section.
     pub source: &'static str,
+    /// What it tells the protocol from, and what it does not.
+    pub rules_out: &'static str,
 }
 
 /// A kind of evidence found in a flow: where first, and how often.

@@ -38,8 +38,14 @@ const SMALLEST_ESP: u32 = 24;
 /// Message ids count from 0 for each originator; a larger one than this is no count.
 const MOST_MESSAGES: u32 = 1 << 20;
 
-const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
-    EvidenceKind { id, protocol: Protocol::Ipsec, bits, fact, source }
+const fn kind(
+    id: &'static str,
+    bits: u16,
+    fact: &'static str,
+    source: &'static str,
+    rules_out: &'static str,
+) -> EvidenceKind {
+    EvidenceKind { id, protocol: Protocol::Ipsec, bits, fact, source, rules_out }
 }
 
 static IKEV2_CLEAR: EvidenceKind = kind(
@@ -47,65 +53,102 @@ static IKEV2_CLEAR: EvidenceKind = kind(
     100,
     "IKEv2 message in clear: SPIs, version, exchange, flags and message id fit each other, payloads end at the length",
     "RFC 7296 3.1, 3.2; RFC 5723",
+    "random bytes and texts behind four zeros; a chain that misses the length by one byte",
 );
 static IKEV2_ENCRYPTED: EvidenceKind = kind(
     "ipsec.ikev2_encrypted",
     89,
     "IKEv2 message encrypted: header and its one SK or SKF payload fit the length, a small message id",
     "RFC 7296 3.1, 3.14; RFC 7383 2.5",
+    "random bytes and texts behind four zeros; a payload that misses the length by one byte",
 );
 static IKEV1_CLEAR: EvidenceKind = kind(
     "ipsec.ikev1_clear",
     90,
     "IKEv1 message in clear: version, exchange, flags and message id fit each other, payloads end at the length",
     "RFC 2408 3.1, 3.2",
+    "random bytes and texts behind four zeros; a chain that misses the length by one byte",
 );
 static IKEV1_ENCRYPTED: EvidenceKind = kind(
     "ipsec.ikev1_encrypted",
     58,
     "IKEv1 message encrypted: the header fits the length, the body is a multiple of eight bytes",
     "RFC 2408 3.1; RFC 2409 appendix B",
+    "random bytes; off port 500 and 4500 not by itself",
 );
-static SPI_PAIR: EvidenceKind =
-    kind("ipsec.spi_pair", 64, "Another IKE message of the same initiator's SPI", "RFC 7296 2.6; RFC 2408 2.5.3");
-static NON_ESP_MARKER: EvidenceKind =
-    kind("ipsec.non_esp_marker", 32, "Four zero bytes before an IKE header", "RFC 3948 2.2");
-static TCP_PREFIX: EvidenceKind = kind("ipsec.tcp_prefix", 36, "A stream begins with IKETCP", "RFC 9329 4");
+static SPI_PAIR: EvidenceKind = kind(
+    "ipsec.spi_pair",
+    64,
+    "Another IKE message of the same initiator's SPI",
+    "RFC 7296 2.6; RFC 2408 2.5.3",
+    "coincidences of a single packet",
+);
+static NON_ESP_MARKER: EvidenceKind = kind(
+    "ipsec.non_esp_marker",
+    32,
+    "Four zero bytes before an IKE header",
+    "RFC 3948 2.2",
+    "ESP, whose SPI is never zero",
+);
+static TCP_PREFIX: EvidenceKind = kind(
+    "ipsec.tcp_prefix",
+    36,
+    "A stream begins with IKETCP",
+    "RFC 9329 4",
+    "other streams; not somebody who sends only that",
+);
 static ESP_IN_TCP_RUN: EvidenceKind = kind(
     "ipsec.esp_in_tcp_run",
     72,
     "A record of ESP in TCP: its length leads to the next one, the same SPI again, the sequence number a little higher",
     "RFC 9329 3; RFC 4303 2.2",
+    "streams whose lengths do not lead from one record to the next; not other protocols with a session number and a counter",
 );
-static NAT_KEEPALIVE: EvidenceKind = kind("ipsec.nat_keepalive", 8, "A datagram of the single byte ff", "RFC 3948 2.3");
+static NAT_KEEPALIVE: EvidenceKind =
+    kind("ipsec.nat_keepalive", 8, "A datagram of the single byte ff", "RFC 3948 2.3", "nothing by itself");
 static ESP_IN_UDP: EvidenceKind = kind(
     "ipsec.esp_in_udp",
     2,
     "ESP in UDP beside IKE on the same five-tuple: an SPI that is neither zero nor reserved, a length in fours",
     "RFC 3948 2.1; RFC 4303 2.4",
+    "nothing by itself",
 );
 static ESP_IN_UDP_RUN: EvidenceKind = kind(
     "ipsec.esp_in_udp_run",
     58,
     "ESP in UDP: the same SPI again, the sequence number a little higher",
     "RFC 3948 2.1; RFC 4303 2.2",
+    "QUIC, DTLS, RTP: their first word changes; TURN channel data, L2TP and DNS by their fields; magic numbers by the other direction",
 );
-static ESP_PROTOCOL: EvidenceKind = kind("ipsec.esp_protocol", 40, "IP protocol 50 with an SPI", "RFC 4303 2.1");
-static ESP_SEQUENCE: EvidenceKind =
-    kind("ipsec.esp_sequence", 58, "ESP: the same SPI again, the sequence number a little higher", "RFC 4303 2.2");
+static ESP_PROTOCOL: EvidenceKind =
+    kind("ipsec.esp_protocol", 40, "IP protocol 50 with an SPI", "RFC 4303 2.1", "everything of other IP protocols");
+static ESP_SEQUENCE: EvidenceKind = kind(
+    "ipsec.esp_sequence",
+    58,
+    "ESP: the same SPI again, the sequence number a little higher",
+    "RFC 4303 2.2",
+    "random payload under IP protocol 50",
+);
 static AH_PROTOCOL: EvidenceKind = kind(
     "ipsec.ah_protocol",
     56,
     "IP protocol 51, reserved bits zero, the header's length within the packet",
     "RFC 4302 2",
+    "everything of other IP protocols; malformed headers",
 );
-static AH_SEQUENCE: EvidenceKind =
-    kind("ipsec.ah_sequence", 58, "AH: the same SPI again, the sequence number a little higher", "RFC 4302 2.5");
+static AH_SEQUENCE: EvidenceKind = kind(
+    "ipsec.ah_sequence",
+    58,
+    "AH: the same SPI again, the sequence number a little higher",
+    "RFC 4302 2.5",
+    "random payload under IP protocol 51",
+);
 static L2TP_POSSIBLE: EvidenceKind = kind(
     "ipsec.l2tp_possible",
     0,
     "IKEv1 with the vendor id of a client that uses it for L2TP alone: IPsec, L2TP possible",
     "RFC 3193; MD5 of \"MS NT5 ISAKMPOAKLEY\"",
+    "nothing: a hint",
 );
 /// Found by the table, not by a packet of the flow.
 pub(super) static SAME_HOSTS: EvidenceKind = kind(
@@ -113,6 +156,7 @@ pub(super) static SAME_HOSTS: EvidenceKind = kind(
     0,
     "Another flow between the same two hosts has finished an IKE handshake",
     "RFC 7296 2.23; RFC 4301 4.4",
+    "nothing by itself",
 );
 
 /// What kind of IKE message it is.
@@ -603,7 +647,8 @@ impl Ipsec {
         }
         found.rule_out(LookAlike::Dns);
         // An SPI belongs to one direction: the same word in both is a protocol's magic number or OpenVPN's peer id.
-        if other.word > 0 && other.first_word() == spi {
+        // Two hosts draw their SPIs: words side by side (one pair in 2^23) are a connection's two ids.
+        if other.word > 0 && other.first_word().abs_diff(spi) < 256 {
             return;
         }
         if other.word > 0 {
@@ -615,7 +660,7 @@ impl Ipsec {
         // header (RFC 2661, 3.1) stand before its tunnel, session and Ns (one SPI in 2^12).
         let stamped = (packet.time / 1_000_000_000 - i64::from(spi)).abs() <= 86_400;
         let like_l2tp = (spi >> 16) & 0xb4ff == 0x0002;
-        let both_ways = other.word >= 4 && !other.odd_length();
+        let both_ways = other.word >= 4 && !other.odd_length() && other.first_word() >= SMALLEST_SPI;
         // A word that begins as OpenVPN's data does is in fours by chance at first.
         let enough = if spi >> 27 == 9 && !both_ways { 12 } else { 4 };
         let level = if stamped || like_l2tp {

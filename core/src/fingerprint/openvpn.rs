@@ -61,8 +61,14 @@ const SMALLEST_DATA: u32 = 20;
 const LARGEST_PACKET_ID: u32 = 1 << 29;
 const SECOND: i64 = 1_000_000_000;
 
-const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
-    EvidenceKind { id, protocol: Protocol::OpenVpn, bits, fact, source }
+const fn kind(
+    id: &'static str,
+    bits: u16,
+    fact: &'static str,
+    source: &'static str,
+    rules_out: &'static str,
+) -> EvidenceKind {
+    EvidenceKind { id, protocol: Protocol::OpenVpn, bits, fact, source, rules_out }
 }
 
 static CLIENT_RESET_PLAIN: EvidenceKind = kind(
@@ -70,100 +76,121 @@ static CLIENT_RESET_PLAIN: EvidenceKind = kind(
     48,
     "Client's hard reset without wrapping: 14 bytes, key id 0, no acknowledgments, message id 0",
     "openvpn-wire-protocol, control channel packets; ssl_pkt.h",
+    "DNS (a query is longer), ONC-RPC; not scanners' probes",
 );
 static SERVER_RESET_PLAIN: EvidenceKind = kind(
     "openvpn.server_reset_plain",
     80,
     "Server's hard reset without wrapping: 26 bytes, key id 0, acknowledges message 0, message id 0",
     "openvpn-wire-protocol, control channel packets; ssl_pkt.h",
+    "TURN channel data and QUIC, which share its first byte",
 );
 static RESET_TLS_AUTH: EvidenceKind = kind(
     "openvpn.reset_tls_auth",
     75,
     "Hard reset with an HMAC: exactly the length for its digest, a first replay id, the acknowledgments of an opening",
     "openvpn-wire-protocol, HMAC authentication; ssl_pkt.c",
+    "ciphertext behind an opcode: replay id, acknowledgments and message id are in clear",
 );
 static RESET_TLS_CRYPT: EvidenceKind = kind(
     "openvpn.reset_tls_crypt",
     44,
     "Hard reset wrapped by tls-crypt: exactly its length, key id 0, a first replay id",
     "openvpn-wire-protocol, control channel packet encryption; tls_crypt.h",
+    "ciphertext behind an opcode: the replay id is in clear",
 );
 static RESET_TLS_CRYPT_V2: EvidenceKind = kind(
     "openvpn.reset_tls_crypt_v2",
     56,
     "Client's hard reset with its wrapped key: the length at its end fits, a first replay id",
     "openvpn-wire-protocol, client-specific encryption keys; tls_crypt.h",
+    "ciphertext behind an opcode: replay id and the key's length are in clear",
 );
-static SESSION_TIME: EvidenceKind =
-    kind("openvpn.session_time", 15, "The wrapped packet's time is within a day of the capture's", "packet_id.c");
+static SESSION_TIME: EvidenceKind = kind(
+    "openvpn.session_time",
+    15,
+    "The wrapped packet's time is within a day of the capture's",
+    "packet_id.c",
+    "texts and names where the time stands",
+);
 static RESET_REPEATED: EvidenceKind = kind(
     "openvpn.reset_repeated",
     8,
     "The hard reset was sent again, a second or more later, with the same session id",
     "reliable.c",
+    "single probes; copies of a wrapped datagram, whose replay id would have moved",
 );
 static CONTROL_PACKET: EvidenceKind = kind(
     "openvpn.control",
     36,
     "A control packet: acknowledgments, message id, replay id and time where its wrapping has them",
     "openvpn-wire-protocol, control channel packets",
+    "most datagrams that begin like an opcode; little by itself",
 );
 static CONTROL_PAIR: EvidenceKind = kind(
     "openvpn.control_pair",
     64,
     "Another control packet of the same session id, its replay id or message id and acknowledgments moved on",
     "openvpn-wire-protocol, reliability layer; packet_id.c",
+    "DNS queries sent twice, QUIC connection ids: nothing moves on in them",
 );
 static SESSION_ECHO: EvidenceKind = kind(
     "openvpn.session_echo",
     64,
     "A packet acknowledges the session id that the other side sent",
     "openvpn-wire-protocol, reliability layer",
+    "everything that does not send back eight drawn bytes at their place",
 );
 static SOFT_RESET_SEEN: EvidenceKind = kind(
     "openvpn.soft_reset",
     8,
     "Renegotiation: a soft reset with a new key id",
     "openvpn-wire-protocol, key renegotiation; ssl_pkt.h",
+    "nothing by itself",
 );
 static DATA_AFTER_CONTROL: EvidenceKind = kind(
     "openvpn.data_after_control",
     5,
     "A data packet on the five-tuple of the control channel",
     "openvpn-wire-protocol, data channel packets",
+    "nothing by itself",
 );
 static DATA_V2_RUN: EvidenceKind = kind(
     "openvpn.data_v2_run",
     58,
     "P_DATA_V2: the same opcode, key id and peer id again, the packet id a little higher",
     "openvpn-wire-protocol, AEAD data packets",
+    "QUIC (its first byte changes), CoAP, TURN channel data, echo servers; not ESP, which needs the tie-breaks",
 );
 static DATA_EPOCH_RUN: EvidenceKind = kind(
     "openvpn.data_epoch_run",
     74,
     "P_DATA_V2 in the epoch format: the same epoch again, its 48-bit counter a little higher",
     "openvpn-wire-protocol, AEAD with extended packet id and epoch keys",
+    "as openvpn.data_v2_run; protocols that count in 16 or 32 bits",
 );
 static DATA_V1_RUN: EvidenceKind = kind(
     "openvpn.data_v1_run",
     34,
     "P_DATA_V1: the same opcode and key id again, the packet id a little higher",
     "openvpn-wire-protocol, AEAD data packets",
+    "GTP-U, SNMP; magic numbers with a counter whose neighbour stands still",
 );
 static DATA_CBC_RUN: EvidenceKind = kind(
     "openvpn.data_cbc_run",
     11,
     "A data opcode with the same key id (V2: and peer id) again, drawn bytes behind it, lengths in whole cipher blocks",
     "openvpn-wire-protocol, CBC data packets",
+    "protocols that count, name themselves or send text behind their first byte; not other block ciphers",
 );
 static PING_LENGTH: EvidenceKind =
-    kind("openvpn.ping_length", 4, "A packet of a keepalive's length among the data", "ping.c");
+    kind("openvpn.ping_length", 4, "A packet of a keepalive's length among the data", "ping.c", "nothing by itself");
 static RECORD_CHAIN: EvidenceKind = kind(
     "openvpn.record_chain",
     13,
     "TCP: a record whose length leads to the next one, with a legal opcode",
     "openvpn-wire-protocol, TCP; socket.c",
+    "streams whose lengths do not lead from one record to the next: TLS, SSH, HTTP",
 );
 
 /// How a control packet is wrapped.
@@ -195,6 +222,8 @@ struct Control {
     opening: bool,
     /// The opening ends with a wrapped client key.
     wrapped_key: bool,
+    /// Only tls-crypt-v2 sends it.
+    second_version: bool,
     /// `time` is plausible.
     timely: bool,
 }
@@ -254,6 +283,7 @@ impl Reader<'_> {
             message: None,
             opening: false,
             wrapped_key: false,
+            second_version: matches!(self.opcode, CLIENT_RESET_V3 | CONTROL_WKC),
             timely: false,
         }
     }
@@ -279,8 +309,11 @@ impl Reader<'_> {
         self.replay(9, &mut control)?;
         match self.opcode {
             CLIENT_RESET_V2 if self.length == 54 => control.opening = true,
-            // With the early-negotiation flags (6 bytes) or without.
-            SERVER_RESET_V2 if matches!(self.length, 66 | 72) => control.opening = true,
+            // With the early-negotiation flags (6 bytes, which answer a wrapped key) or without.
+            SERVER_RESET_V2 if matches!(self.length, 66 | 72) => {
+                control.opening = true;
+                control.second_version = self.length == 72;
+            }
             CLIENT_RESET_V3 if WRAPPED_KEY.contains(&self.length.checked_sub(54)?) => {
                 control.opening = true;
                 match u16_at(self.payload, self.length as usize - 2) {
@@ -708,8 +741,8 @@ impl OpenVpn {
                 Wrapping::TlsCrypt => Variant::TlsCrypt,
             });
         }
-        // Only tls-crypt-v2 clients open with V3, send WKC, or begin their replay ids at 0x0f000001.
-        if matches!(control.opcode, CLIENT_RESET_V3 | CONTROL_WKC) || control.replay >> 24 == 0x0f {
+        // Only tls-crypt-v2 clients begin their replay ids at 0x0f000001.
+        if control.second_version || control.replay >> 24 == 0x0f {
             self.variant = Some(Variant::TlsCryptV2);
         }
         self.midflow.get_or_insert(!hard_reset);

@@ -39,6 +39,8 @@ const ODD_LENGTH: u8 = 2;
 const CHECKSUMMED: u8 = 4;
 /// Of [`Run`]: a keepalive's length.
 const PING_LENGTH: u8 = 8;
+/// Of [`Run`]: a byte behind the counters that no text has.
+const NO_TEXT: u8 = 16;
 
 impl Run {
     /// Takes note of a datagram. Those too short to judge, and exact repetitions, change nothing.
@@ -84,6 +86,9 @@ impl Run {
         if !checksum_zero {
             self.flags |= CHECKSUMMED;
         }
+        if head[12..].iter().any(|&byte| byte >= 0x80) {
+            self.flags |= NO_TEXT;
+        }
         let behind = if word.is_some() {
             Some(8)
         } else if byte.is_some() {
@@ -117,7 +122,7 @@ impl Run {
     /// What stands behind the counter looks drawn at random, as a tag or ciphertext does.
     pub fn is_scrambled(&self) -> bool {
         let longest = self.word.max(self.byte).max(self.epoch);
-        self.still <= longest / 4
+        self.still <= longest / 4 && self.flags & NO_TEXT != 0
     }
 
     /// The latest datagrams of both directions begin with the same bytes: the other end sends back what it gets.

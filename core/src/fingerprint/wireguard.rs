@@ -36,8 +36,14 @@ const RETRY_NANOSECONDS: i64 = 4_000_000_000;
 /// Indices are random (whitepaper 5.4.2): a smaller one is as rare as one in 2^16, and what games count.
 const SMALLEST_RANDOM_INDEX: u32 = 1 << 16;
 
-const fn kind(id: &'static str, bits: u16, fact: &'static str, source: &'static str) -> EvidenceKind {
-    EvidenceKind { id, protocol: Protocol::WireGuard, bits, fact, source }
+const fn kind(
+    id: &'static str,
+    bits: u16,
+    fact: &'static str,
+    source: &'static str,
+    rules_out: &'static str,
+) -> EvidenceKind {
+    EvidenceKind { id, protocol: Protocol::WireGuard, bits, fact, source, rules_out }
 }
 
 static INITIATION: EvidenceKind = kind(
@@ -45,48 +51,56 @@ static INITIATION: EvidenceKind = kind(
     33,
     "Handshake initiation: type 1, reserved bytes zero, exactly 148 bytes, an X25519 public value",
     "WireGuard whitepaper 5.4.2",
+    "datagrams of other lengths; texts and zero-padded records (keys and MACs look drawn)",
 );
 static RESPONSE: EvidenceKind = kind(
     "wireguard.response",
     33,
     "Handshake response: type 2, reserved bytes zero, exactly 92 bytes, an X25519 public value",
     "WireGuard whitepaper 5.4.3",
+    "datagrams of other lengths; a sender and a receiver index that are one number",
 );
 static MAC2_ZERO: EvidenceKind = kind(
     "wireguard.mac2_zero",
     128,
     "The second MAC of a handshake message is zero, as it is while the peer asks for no cookie",
     "WireGuard whitepaper 5.4.4",
+    "anything that is random or text in its last 16 bytes",
 );
 static COOKIE_REPLY: EvidenceKind = kind(
     "wireguard.cookie_reply",
     32,
     "Cookie reply: type 3, reserved bytes zero, exactly 64 bytes",
     "WireGuard whitepaper 5.4.7",
+    "datagrams of other lengths; little by itself",
 );
 static PAIRED_INDEX: EvidenceKind = kind(
     "wireguard.paired_index",
     32,
     "A message is addressed to the index that a handshake message of this flow introduced",
     "WireGuard whitepaper 5.4.3, 5.4.6, 5.4.7",
+    "protocols with a little-endian type word: their session number is the same for both ends",
 );
 static NEW_INDEX: EvidenceKind = kind(
     "wireguard.new_index",
     33,
     "A second initiation, at least four seconds later, has a new index",
     "WireGuard whitepaper 6.4",
+    "messages that are sent again as they were",
 );
 static DATA: EvidenceKind = kind(
     "wireguard.data",
     64,
     "Transport data: type 4, reserved bytes zero, the upper half of the counter zero",
     "WireGuard whitepaper 5.4.6",
+    "DNS and other protocols whose ids look like the type: the counter's upper half is zero nowhere else",
 );
 static COUNTER_RISES: EvidenceKind = kind(
     "wireguard.counter_rises",
     83,
     "Transport data for the same index whose counter has risen a little",
     "WireGuard whitepaper 5.4.6",
+    "type words whose next word changes with each packet, or whose counter is elsewhere",
 );
 
 /// A message, as far as it is in clear.
@@ -117,9 +131,10 @@ impl Message {
                 let counter =
                     packet.array(8).map(u64::from_le_bytes).and_then(|counter| u32::try_from(counter).ok())?;
                 let receiver = index(4).filter(|&receiver| receiver >= SMALLEST_RANDOM_INDEX)?;
-                // What follows is encrypted: a word of zeros is as rare as one in 2^30.
-                let encrypted = packet.payload.get(16..packet.payload.len().min(32))?;
-                let encrypted = encrypted.chunks_exact(4).all(|word| word != [0; 4]);
+                // What follows is encrypted: no word of zeros (one in 2^30), no text (one in 2^16).
+                let behind = packet.payload.get(16..packet.payload.len().min(32))?;
+                let is_text = behind.len() == 16 && behind.iter().all(|&byte| byte < 0x80);
+                let encrypted = !is_text && behind.chunks_exact(4).all(|word| word != [0; 4]);
                 encrypted.then_some(Self::Data { receiver, counter })
             }
             _ => None,
@@ -173,6 +188,10 @@ struct Side {
     data_counter: u32,
     /// Data packets in the current run.
     run: u8,
+    /// Data lengths that are not padded to 16: the largest of them is the tunnel's MTU (5.4.6 caps the padding there),
+    /// and how many others there were.
+    capped: u16,
+    unpadded: u8,
 }
 
 impl Side {
@@ -181,6 +200,18 @@ impl Side {
         if self.sender[0] != sender {
             self.sender = [sender, self.sender[0]];
         }
+    }
+
+    /// Notes the length of a data packet.
+    fn note_length(&mut self, length: u32) {
+        let length = length.min(u32::from(u16::MAX)) as u16;
+        if length.is_multiple_of(16) || length == self.capped {
+            return;
+        }
+        if self.capped != 0 {
+            self.unpadded = self.unpadded.saturating_add(1);
+        }
+        self.capped = self.capped.max(length);
     }
 
     /// Whether this side introduced an index. What two ends draw differs: see where it is asked of both.
@@ -245,11 +276,12 @@ impl Fingerprint for WireGuard {
                 self.handshake_message(&RESPONSE, mac2_zero, packet, found);
                 self.sides[own].introduce(sender);
                 self.sides[own].answered = receiver;
-                self.answer(receiver, packet, found);
+                self.answer(receiver, Confidence::Confirmed, packet, found);
             }
             Message::CookieReply { receiver } => {
                 self.handshake_message(&COOKIE_REPLY, None, packet, found);
-                self.answer(receiver, packet, found);
+                // It answers a message without mac2, which is proof enough where it was seen whole.
+                self.answer(receiver, Confidence::Likely, packet, found);
             }
             Message::Data { receiver, counter } => {
                 let paired = (self.sides[other].introduced(receiver) || self.sides[own].answered == receiver)
@@ -279,13 +311,13 @@ impl WireGuard {
     }
 
     /// A response or a cookie reply is addressed to the index of an initiation.
-    fn answer(&mut self, receiver: u32, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
+    fn answer(&mut self, receiver: u32, level: Confidence, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
         let direction = packet.direction & 1;
         let (own, other) = (usize::from(direction), usize::from(direction ^ 1));
         if self.sides[other].introduced(receiver) && !self.sides[own].introduced(receiver) {
             found.observe(&PAIRED_INDEX, packet);
-            self.paired = true;
-            self.raise(Confidence::Confirmed);
+            self.paired |= level == Confidence::Confirmed;
+            self.raise(level);
         }
         self.responded = true;
         self.initiator.get_or_insert(direction ^ 1);
@@ -294,8 +326,10 @@ impl WireGuard {
     /// Data; `paired`: for an index of this flow's handshake.
     fn data(&mut self, receiver: u32, counter: u32, paired: bool, packet: &FlowPacket<'_>, found: &mut EvidenceSet) {
         let (own, other) = (usize::from(packet.direction & 1), usize::from(packet.direction & 1 ^ 1));
-        // Each end is addressed by the index that it drew: one index for both is a session number.
-        if self.sides[other].run > 0 && self.sides[other].data_index == receiver {
+        // Each end is addressed by the index that it drew: one number for both, or halves that are the same (one pair in
+        // 2^15), is a session number.
+        let difference = self.sides[other].data_index ^ receiver;
+        if self.sides[other].run > 0 && !self.paired && (difference >> 16 == 0 || difference & 0xffff == 0) {
             self.contradicted = true;
         }
         let side = &mut self.sides[own];
@@ -307,6 +341,7 @@ impl WireGuard {
         if !late {
             side.run = if goes_on { side.run.saturating_add(1) } else { 1 };
             (side.data_index, side.data_counter) = (receiver, counter);
+            side.note_length(packet.length);
         } else if !paired {
             return;
         }
@@ -327,7 +362,10 @@ impl WireGuard {
         } else if goes_on {
             found.observe(&COUNTER_RISES, packet);
             found.rule_out(LookAlike::TypeWord);
-            let enough = run >= 3 || (runs[0] >= 2 && runs[1] >= 2);
+            // Most implementations pad; from one that does not, more must be seen.
+            let padded = self.sides.iter().all(|side| side.unpadded == 0);
+            let enough =
+                if padded { run >= 3 || (runs[0] >= 2 && runs[1] >= 2) } else { runs[0] >= 64 && runs[1] >= 64 };
             self.raise(if enough { Confidence::Confirmed } else { Confidence::Likely });
         } else if plain {
             self.raise(Confidence::Likely);

@@ -41,7 +41,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "wireguard.cookie_reply_paired",
-        Confidence::Confirmed,
+        Confidence::Likely,
         &["type", "reserved", "length", "small index", "receiver"],
         cookie_reply_paired,
     ),

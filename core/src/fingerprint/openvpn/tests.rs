@@ -131,7 +131,7 @@ fn each_opening_alone() {
         (hex(CLIENT_RESET_CRYPT), Likely, Variant::TlsCrypt, 0),
         (padded(SERVER_RESET_CRYPT, 66), Likely, Variant::TlsCrypt, 1),
         (crypt_v2_reset(), Confirmed, Variant::TlsCryptV2, 0),
-        (padded(SERVER_RESET_CRYPT_V2, 72), Likely, Variant::TlsCrypt, 1),
+        (padded(SERVER_RESET_CRYPT_V2, 72), Likely, Variant::TlsCryptV2, 1),
     ];
     for (payload, confidence, expected, opener) in all {
         let mut flow = Conversation::udp(PORTS);
