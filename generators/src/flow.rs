@@ -199,7 +199,7 @@ impl Flow {
         self.time += self.random.between(0, 2 * mean as u64) as i64;
     }
 
-    /// A direction: mostly the first sender's, or either, or only one, by `habit` of the flow.
+    /// Either direction.
     pub fn either(&mut self) -> u8 {
         self.random.between(0, 1) as u8
     }

@@ -14,7 +14,7 @@ use crate::{look_alikes, near_misses};
 const PIECE: u64 = 1 << 18;
 
 /// One in so many flows of a control may be missed: rules that ask whether bytes look random are wrong about some.
-const MOST_MISSED: u64 = 500;
+const MOST_MISSED: u64 = 400;
 
 /// What a generator's flows are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

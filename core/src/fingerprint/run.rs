@@ -26,7 +26,7 @@ pub struct Run {
     pub random: u8,
     /// First length of the run.
     first_length: u16,
-    /// Of the run, datagrams whose word behind the counter hardly moved: a tag or ciphertext stands there.
+    /// Of the run, datagrams of which a word behind the counter hardly moved: a tag or ciphertext stands there.
     still: u8,
     flags: u8,
 }
@@ -39,7 +39,7 @@ const ODD_LENGTH: u8 = 2;
 const CHECKSUMMED: u8 = 4;
 /// Of [`Run`]: a keepalive's length.
 const PING_LENGTH: u8 = 8;
-/// Of [`Run`]: a byte behind the counters that no text has.
+/// Of [`Run`]: bytes behind the counters that no text has.
 const NO_TEXT: u8 = 16;
 
 impl Run {
@@ -86,17 +86,16 @@ impl Run {
         if !checksum_zero {
             self.flags |= CHECKSUMMED;
         }
-        if head[12..].iter().any(|&byte| byte >= 0x80) {
+        if head[12..].iter().filter(|&&byte| byte >= 0x80).count() >= 2 {
             self.flags |= NO_TEXT;
         }
-        let behind = if word.is_some() {
-            Some(8)
-        } else if byte.is_some() {
-            Some(5)
-        } else {
-            epoch.map(|_| 12)
+        let behind: &[usize] = match () {
+            () if word.is_some() => &[8, 12],
+            () if byte.is_some() => &[5, 9],
+            () if epoch.is_some() => &[12],
+            () => &[],
         };
-        if behind.is_some_and(|at| !moved(u32_at(&before, at), u32_at(&head, at))) {
+        if behind.iter().any(|&at| !moved(u32_at(&before, at), u32_at(&head, at))) {
             self.still = self.still.saturating_add(1);
         }
         self.head = head;
@@ -122,7 +121,7 @@ impl Run {
     /// What stands behind the counter looks drawn at random, as a tag or ciphertext does.
     pub fn is_scrambled(&self) -> bool {
         let longest = self.word.max(self.byte).max(self.epoch);
-        self.still <= longest / 4 && self.flags & NO_TEXT != 0
+        self.still <= longest / 4 && (longest < 6 || self.flags & NO_TEXT != 0)
     }
 
     /// The latest datagrams of both directions begin with the same bytes: the other end sends back what it gets.
