@@ -23,6 +23,8 @@ use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Sha
 const ENOUGH_REPORTS: usize = 4096;
 /// Batches on their way to the workers: enough to read while they work.
 const IN_FLIGHT: usize = 3;
+/// No link has longer frames; segmentation offload makes 65,535.
+const LARGEST_FRAME: u32 = 262_144;
 /// Bytes of a capture's first frame that go into its name in flow ids.
 const NAMING_BYTES: usize = 256;
 /// A replay hashes with a fixed seed, so that the same input gives the same shards.
@@ -320,6 +322,8 @@ pub struct Engine {
     name: String,
     clock: PacketClock,
     number: u64,
+    /// The clock of this capture has been set, and the shards have been told.
+    ticked: bool,
     counters: Counters,
     link_types: Vec<(LinkType, u64)>,
     reports: Vec<FlowReport>,
@@ -344,6 +348,7 @@ impl Engine {
             name: String::new(),
             clock: PacketClock::default(),
             number: 0,
+            ticked: false,
             counters: Counters::default(),
             link_types: Vec::new(),
             reports: Vec::new(),
@@ -357,7 +362,7 @@ impl Engine {
         self.state != State::Idle
     }
 
-    /// Begins a capture from a path ("-" is standard input); the last part of `name` goes into flow ids.
+    /// Begins a capture from a path ("-" is standard input); the last two parts of `name` go into flow ids.
     pub fn open(&mut self, path: &Path, name: &str) -> Result<(), CaptureError> {
         let source = capture::open(path)?;
         self.begin(source, name);
@@ -376,9 +381,12 @@ impl Engine {
         self.source = Some(source);
         self.state = State::Reading;
         self.named = false;
-        self.name = Path::new(name).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        // The last two parts: where captures of one name lie in folders of their own, the folder tells them apart.
+        let parts: Vec<_> = Path::new(name).components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        self.name = parts[parts.len().saturating_sub(2)..].join("/");
         self.clock = PacketClock::default();
         self.number = 0;
+        self.ticked = false;
         self.link_types.clear();
         self.counters.captures += 1;
     }
@@ -503,7 +511,8 @@ impl Engine {
         for (index, frame) in batch.frames.frames().iter().enumerate() {
             self.number += 1;
             self.counters.frames += 1;
-            self.counters.bytes += u64::from(frame.original);
+            // What a record claims beyond any frame there is stays out of the sum.
+            self.counters.bytes += u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
             match self.link_types.iter_mut().find(|(link, _)| *link == frame.linktype) {
                 Some((_, count)) => *count += 1,
                 None => self.link_types.push((frame.linktype, 1)),
@@ -532,10 +541,10 @@ impl Engine {
                 }
             };
             let before = self.clock.now().div_euclid(SECOND);
-            let first = self.number == 1;
-            self.clock.observe(frame.time, flow.map(|(.., hash)| hash));
+            let moved = self.clock.observe(frame.time, flow.map(|(.., hash)| hash));
             let now = self.clock.now();
-            if first || now.div_euclid(SECOND) != before {
+            if moved && (!self.ticked || now.div_euclid(SECOND) != before) {
+                self.ticked = true;
                 batch.ticks.push((self.number, now));
             }
             if let Some((key, from_low, pair, hash)) = flow {

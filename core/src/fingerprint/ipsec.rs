@@ -594,7 +594,7 @@ impl Ipsec {
                 };
                 self.finished |=
                     matches!(ike.exchange, exchange::CREATE_CHILD_SA | exchange::INFORMATIONAL | exchange::FOLLOWUP_KE)
-                        && ike.body != Body::Clear;
+                        && matches!(ike.next_payload, PAYLOAD_SK | PAYLOAD_SKF);
             }
             _ => {
                 // Only the first two messages propose an SA first; later ones do not show who sends them.
@@ -618,8 +618,12 @@ impl Ipsec {
         }
         let on_port = packet.on_port(NAT_TRAVERSAL_PORT);
         if self.version != 0 && self.confidence >= Some(Confidence::Likely) {
-            // IKE was seen on the five-tuple. From port 500 no ESP comes.
-            if packet.length.is_multiple_of(4) && !packet.on_port(IKE_PORT) {
+            // IKE was seen on the five-tuple. From port 500 no ESP comes; behind an opening that nobody was seen to
+            // answer, one datagram may be anything, and a second one must count on.
+            let keyed = self.answered && self.encrypted;
+            let run = packet.run();
+            let counts = run.word >= 2 && !run.odd_length() && !run.is_echo_of(packet.other_run());
+            if packet.length.is_multiple_of(4) && !packet.on_port(IKE_PORT) && (keyed || counts) {
                 found.observe(&ESP_IN_UDP, packet);
                 self.esp_in_udp = true;
                 self.finished = true;

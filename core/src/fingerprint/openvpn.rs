@@ -815,8 +815,11 @@ impl OpenVpn {
             return;
         }
         if self.confidence >= Some(Confidence::Likely) && self.sides.iter().any(|side| side.session != 0) {
-            found.observe(&DATA_AFTER_CONTROL, packet);
-            self.data = true;
+            // Behind an opening that nobody was seen to answer, one datagram may be anything: it must count on.
+            if self.is_answered() || DataRun::of(&runs[own], opcode, record.is_some()).is_some() {
+                found.observe(&DATA_AFTER_CONTROL, packet);
+                self.data = true;
+            }
             if self.confidence == Some(Confidence::Confirmed) {
                 return;
             }
@@ -855,17 +858,22 @@ impl OpenVpn {
         self.confidence = self.confidence.max(Some(confidence));
     }
 
+    /// Something was seen that only follows an answer to the opening, or no opening at all.
+    fn is_answered(&self) -> bool {
+        self.initiator.is_none_or(|initiator| {
+            let (client, server) = (&self.sides[usize::from(initiator)], &self.sides[usize::from(initiator ^ 1)]);
+            server.session != 0 || client.beyond_reset
+        })
+    }
+
     fn outcome(&self) -> Outcome {
         let Some(confidence) = self.confidence else { return Outcome::Undecided };
         let control = self.sides.iter().any(|side| side.session != 0);
-        let answered = self.initiator.is_some_and(|initiator| {
-            self.sides[usize::from(initiator ^ 1)].session != 0 || self.sides[usize::from(initiator)].beyond_reset
-        });
         let phase = if !control {
             Phase::DataOnly
         } else if self.data || self.soft_reset {
             Phase::Established
-        } else if answered || self.initiator.is_none() {
+        } else if self.is_answered() {
             Phase::Handshake
         } else {
             Phase::Attempt

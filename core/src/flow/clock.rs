@@ -2,16 +2,23 @@
 //!
 //! It never goes back. A packet from far ahead is a wrong clock or a forgery more often than a gap in the
 //! capture, so a jump of more than an hour counts only once [`JUMP_PACKETS`] packets in a row, from at least
-//! two flows, agree on it. Until then such packets keep their own time and move nothing.
+//! two flows, agree on it. Until then such packets keep their own time and move nothing. The first packet may be the
+//! wrong one: the clock is set once two packets in a row agree within an hour, or after [`UNSET_PACKETS`].
 
 const HOUR: i64 = 3600 * 1_000_000_000;
 /// Packets in a row that must agree on a jump.
 const JUMP_PACKETS: u32 = 100;
 
+/// Packets after which the clock is set by the latest, if no two in a row agreed.
+const UNSET_PACKETS: u8 = 16;
+
 /// The packet clock of one capture. Times are nanoseconds since 1970.
 #[derive(Debug, Default)]
 pub struct PacketClock {
     now: Option<i64>,
+    /// Packets before it was set; until then it follows each of them.
+    unset_packets: u8,
+    is_set: bool,
     /// Time of the latest packet of a jump under way.
     jump: i64,
     jump_packets: u32,
@@ -32,13 +39,20 @@ impl PacketClock {
         self.now.unwrap_or(0)
     }
 
-    /// Takes note of a packet's time and says whether the clock moved. `flow` is the hash of its flow key,
+    /// Takes note of a packet's time and says whether the clock was set or moved. `flow` is the hash of its flow key,
     /// `None` for a frame that belongs to no flow.
     pub fn observe(&mut self, time: i64, flow: Option<u64>) -> bool {
         let Some(now) = self.now else {
             self.now = Some(time);
-            return true;
+            return false;
         };
+        if !self.is_set {
+            let agrees = time.saturating_sub(now).saturating_abs() <= HOUR;
+            self.now = Some(if agrees { now.max(time) } else { time });
+            self.unset_packets += 1;
+            self.is_set = agrees || self.unset_packets >= UNSET_PACKETS;
+            return self.is_set;
+        }
         if time > now.saturating_add(HOUR) {
             return self.observe_jump(time, flow);
         }
@@ -82,8 +96,28 @@ mod tests {
 
     fn started(at: i64) -> PacketClock {
         let mut clock = PacketClock::default();
-        clock.observe(at, Some(1));
+        assert!(!clock.observe(at, Some(1)));
+        assert!(clock.observe(at, Some(1)));
         clock
+    }
+
+    #[test]
+    fn a_wild_first_packet_is_forgotten() {
+        for wild in [0, i64::MAX] {
+            let mut clock = PacketClock::default();
+            assert!(!clock.observe(wild, None));
+            assert!(!clock.observe(500 * HOUR, Some(1)));
+            assert!(clock.observe(500 * HOUR + 1, Some(1)));
+            assert!(!clock.observe(500 * HOUR, Some(1)));
+            assert_eq!((clock.now(), clock.ahead, clock.behind), (500 * HOUR + 1, 0, 0));
+        }
+    }
+
+    #[test]
+    fn packets_that_never_agree_set_it_in_the_end() {
+        let mut clock = PacketClock::default();
+        let set = (0..100).position(|packet| clock.observe(packet * 2 * HOUR, Some(1)));
+        assert_eq!(set, Some(usize::from(UNSET_PACKETS)));
     }
 
     #[test]

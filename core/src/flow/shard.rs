@@ -123,7 +123,11 @@ impl Pair {
         self.finished |= facts.finished;
         if facts.spi != 0 {
             let initiator_is_low = facts.initiator.map(|direction| (direction == 0) == first_is_low);
-            let room = self.sessions.len() < SESSIONS_OF_A_PAIR;
+            if self.sessions.len() >= SESSIONS_OF_A_PAIR && !self.sessions.iter().any(|known| known.spi == facts.spi) {
+                // An opening that nobody answered goes first, else the oldest.
+                let oldest = self.sessions.iter().position(|session| !session.encrypted).unwrap_or(0);
+                self.sessions.remove(oldest);
+            }
             match self.sessions.iter_mut().find(|session| session.spi == facts.spi) {
                 Some(session) => {
                     news |= facts.encrypted_ike && !session.encrypted
@@ -131,11 +135,10 @@ impl Pair {
                     session.encrypted |= facts.encrypted_ike;
                     session.initiator_is_low = session.initiator_is_low.or(initiator_is_low);
                 }
-                None if room => {
+                None => {
                     self.sessions.push(Session { spi: facts.spi, encrypted: facts.encrypted_ike, initiator_is_low });
                     news = true;
                 }
-                None => {}
             }
         }
         news
@@ -146,9 +149,10 @@ impl Pair {
         self.finished || (self.esp && self.sessions.iter().any(|session| session.encrypted))
     }
 
-    /// The IKE SA of a flow; that of ESP is any.
+    /// The IKE SA of a flow; that of ESP the latest that has come to encrypted messages.
     fn session(&self, spi: u64) -> Option<&Session> {
-        self.sessions.iter().find(|session| session.spi == spi || spi == 0)
+        let mut sessions = self.sessions.iter().rev();
+        sessions.find(|session| if spi == 0 { session.encrypted } else { session.spi == spi })
     }
 }
 
@@ -476,6 +480,11 @@ impl Shard {
         }
         let first_is_low = self.table.flow(slot).first_is_low;
         let pair = self.pairs.entry(routed.pair).or_default();
+        if pair.slots.len() >= FLOWS_OF_A_PAIR && !pair.slots.contains(&slot) {
+            // Openings that nobody answered make room.
+            let table = &self.table;
+            pair.slots.retain(|&known| table.flow(known).pool != Pool::Attempt);
+        }
         let newcomer = !pair.slots.contains(&slot) && pair.slots.len() < FLOWS_OF_A_PAIR;
         if newcomer {
             pair.slots.push(slot);

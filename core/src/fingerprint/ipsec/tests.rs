@@ -644,3 +644,17 @@ fn every_named_field_decides() {
         ],
     );
 }
+
+/// An opening that nobody answered, and anything behind it on the same ports: no tunnel.
+#[test]
+fn text_behind_an_unanswered_opening_is_no_esp() {
+    for (opening, ports) in [(hex(SA_INIT), NATT_PORTS), (hex(SA_INIT), OTHER_PORTS)] {
+        let mut flow = Conversation::udp(ports);
+        flow.send(0, &opening);
+        assert_eq!(flow.phase(), Some(Phase::Attempt));
+        for number in 0..12 {
+            flow.send(0, format!("GET /{number:04} HTTP/1.0\r\nHost: a.example\r\n\r\n").as_bytes());
+        }
+        assert_eq!(flow.phase(), Some(Phase::Attempt));
+    }
+}

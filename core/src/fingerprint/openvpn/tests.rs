@@ -795,3 +795,15 @@ fn other_streams_are_never_likely() {
         assert!(flow.confidence() < Some(Likely), "{id:02x}: {:?}", flow.best());
     }
 }
+
+/// An opening that nobody answered, and anything behind it on the same ports: no tunnel.
+#[test]
+fn text_behind_an_unanswered_opening_is_no_data() {
+    let mut flow = Conversation::udp(PORTS);
+    flow.send(0, &hex(CLIENT_RESET_SHA1));
+    assert_eq!(flow.state(), Some((OVPN, Confirmed, Phase::Attempt)));
+    for number in 0..12 {
+        flow.send(0, format!("HEAD /{number:04} HTTP/1.0\r\nHost: a.example\r\n\r\n").as_bytes());
+    }
+    assert_eq!(flow.phase(), Some(Phase::Attempt));
+}
