@@ -171,7 +171,7 @@ impl Cursor {
             }
             self.emit(record, &head, each);
             self.skip = (PREFIX as u32 + record).saturating_sub((held + take - captured) as u32);
-            self.held_length = 0;
+            (self.held, self.held_length) = (None, 0);
         }
     }
 

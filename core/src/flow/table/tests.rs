@@ -139,3 +139,11 @@ fn only_undecided_flows_are_pushed_out_and_of_those_the_least() {
     // A slot that was given back is nobody's.
     assert!(table.get_mut(busy).is_none() && table.get_mut(1_000_000).is_none());
 }
+
+/// What a flow costs: in the table, and once a fingerprint keeps state for it (evidence items come on top, 40 bytes
+/// each, at most 16).
+#[test]
+fn flows_are_small() {
+    assert!(size_of::<Flow>() <= 240, "{}", size_of::<Flow>());
+    assert!(size_of::<Tracked>() <= 400, "{}", size_of::<Tracked>());
+}
