@@ -221,7 +221,10 @@ def _replay_command(
         inputs = find(files)
         if output is not None and output != "-":
             _keep_inputs(output, inputs.paths)
-        code, flagged = _replay(Replay(inputs, *load_rules(rules, register, policy), settings), output)
+        known, judge = load_rules(rules, register, policy)
+        if known is None:
+            _say_unused(policy is not None, fail_on is not None)
+        code, flagged = _replay(Replay(inputs, known, judge, settings), output)
         if code in (DONE, UNREADABLE) and fail_on is FailOn.FLAGGED and flagged:
             return FLAGGED
         return code
@@ -241,7 +244,7 @@ def _explain_command(
 
     def run() -> int:
         found = False
-        for text in explain(events, flow_id=flow, address=address):
+        for text in explain(events, flow_id=flow, address=address, on_warning=_say):
             print(("\n" if found else "") + text, end="")
             found = True
         if not found:
@@ -388,6 +391,16 @@ def _say_faults(run: Replay, said: int) -> int:
     for fault in run.faults[said:]:
         _say(str(fault))
     return len(run.faults)
+
+
+def _say_unused(policy: bool, fail_on: bool) -> None:
+    """Warn of options that can do nothing without a register."""
+    given = [name for name, here in (("--policy", policy), ("--fail-on flagged", fail_on)) if here]
+    if given:
+        _say(
+            f"{' and '.join(given)} without a register (--register or --rules): nothing is looked up: "
+            "every verdict is not_evaluated"
+        )
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,34 +49,44 @@ class EventFileError(ClassifierError):
     """An event file cannot be understood: which line, which field."""
 
 
-def explain(path: str, *, flow_id: int | None = None, address: str | None = None) -> Iterator[str]:
+def explain(
+    path: str,
+    *,
+    flow_id: int | None = None,
+    address: str | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> Iterator[str]:
     """One explanation for each flow of the event file at `path` ("-" is standard input) that fits.
 
-    `address` is either end's, in any spelling. EventFileError names the line and the field.
+    `address` is either end's, in any spelling. EventFileError names the line and the field. `on_warning` is
+    told, at the end, when the file is not complete.
     """
     wanted = None if address is None else ipaddress.ip_address(address)
-    events: dict[int, list[VpnEvent]] = {}
-    for event in _read(path):
+    # Flow ids of two captures may coincide: only the last part of a capture's name goes into them.
+    events: dict[tuple[str, int], list[VpnEvent]] = {}
+    for event in _read(path, on_warning):
         if flow_id is not None and event["flow_id"] != flow_id:
             continue
         if wanted is not None and wanted not in (_address(event["src_ip"]), _address(event["dest_ip"])):
             continue
-        story = events.setdefault(event["flow_id"], [])
+        key = event["pcap_filename"], event["flow_id"]
+        story = events.setdefault(key, [])
         # Of the events before, only those that changed the judgement have something to tell.
         if story and "was" not in story[-1]["policy"] and len(story) > 1:
             story.pop()
         story.append(event)
         if event["event"] == "ended":
-            yield describe(events.pop(event["flow_id"]))
+            yield describe(events.pop(key))
     for story in events.values():
         yield describe(story)
 
 
-def _read(path: str) -> Iterator[VpnEvent]:
+def _read(path: str, on_warning: Callable[[str], None] | None) -> Iterator[VpnEvent]:
     document = schema()
+    event: Any = None
     for number, line in enumerate(_lines(path), 1):
         try:
-            event: Any = json.loads(line)
+            event = json.loads(line)
         except (ValueError, RecursionError) as error:
             where = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deep"
@@ -89,10 +99,20 @@ def _read(path: str) -> Iterator[VpnEvent]:
             raise EventFileError(f"{path}, line {number}: {found}")
         if event["event_type"] == "vpn":
             yield cast(VpnEvent, event)
+    if event is None:
+        raise EventFileError(
+            f"{path}: empty; expected an event a line, as `vpn-classifier replay -o` writes them"
+        )
+    if on_warning is not None and (event["event_type"], event.get("event")) != ("stats", "ended"):
+        on_warning(
+            f"{path}: not complete: its last line is not the `stats` event `ended`, so events may be missing"
+        )
 
 
 def _lines(path: str) -> Iterator[bytes]:
     if path == "-":
+        if sys.stdin is None:  # closed by the caller (<&-)
+            raise EventFileError(f"{path}: cannot be read: standard input is closed")
         yield from sys.stdin.buffer
         return
     try:

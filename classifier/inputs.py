@@ -3,7 +3,8 @@
 A file is itself, "-" is standard input, a directory stands for the captures below it (any depth, in the
 order of their paths), and a name that does not exist but has `*`, `?` or `[` in it is a glob. In a
 directory a file is a capture when its name says so (`.pcap`, `.pcapng`, `.cap`, `.dmp`, also with a
-number or `.gz`, `.zst`) or its first bytes do: what cannot be read is then reported, not left out.
+number or `.gz`, `.zst`) or its first bytes do, those inside of gzip included; any zstd file counts, since
+the standard library cannot look inside. What cannot be read, or not be told, is reported, not left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import glob
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ _MAGICS = (
     b"\xa1\xb2\x3c\x4d",
     b"\x0a\x0d\x0d\x0a",  # pcapng section header
 )
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_HEAD = 1 << 16  # bytes of a gzip file that are looked at: its header may hold a long name and comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,77 +68,154 @@ class Inputs:
 
 
 def find(names: Iterable[str]) -> Inputs:
-    """The captures that these names stand for, each once."""
-    found: dict[str, None] = {}
+    """The captures that these names stand for, each once: under the first of its names."""
+    found: dict[object, tuple[str, int | None]] = {}
     faults: list[InputFault] = []
     for name in names:
         for item in _one(name):
             if isinstance(item, InputFault):
                 faults.append(item)
             else:
-                found[item] = None
-    paths = tuple(found)
-    sizes = [_size(path) for path in paths]
-    known = [size for size in sizes if size is not None]
-    return Inputs(paths, tuple(faults), sum(known) if len(known) == len(sizes) else None)
+                identity, size = _identity(item)
+                found.setdefault(identity, (item, size))
+    known = [size for _, size in found.values() if size is not None]
+    return Inputs(
+        tuple(path for path, _ in found.values()),
+        tuple(faults),
+        sum(known) if len(known) == len(found) else None,
+    )
 
 
-def _one(name: str) -> Iterator[str | InputFault]:
+def _one(name: str, *, pattern: bool = True) -> Iterator[str | InputFault]:
     if name == "-":
         yield name
         return
-    path = Path(name)
-    if path.is_dir():
-        captures = sorted(_below(name))
-        if not captures:
+    try:
+        mode = Path(name).stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        if pattern and glob.has_magic(name):
+            yield from _matches(name)
+        elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            yield _fault(name, error, "a file that can be read")
+        else:
             yield InputFault(
-                name, "no_captures", "no file below this directory is a capture", "pcap or pcapng files"
+                _shown(name), "not_found", "no such file", "a capture, a directory, a glob or '-'"
             )
-        yield from map(_readable, captures)
-    elif path.exists():
+        return
+    if not stat.S_ISDIR(mode):
         yield _readable(name)
-    elif glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207, names stay as given
-        if not matches:
-            yield InputFault(name, "not_found", "no file matches", "a pattern that matches captures")
-        for match in matches:
-            yield from _one(match)
-    else:
-        yield InputFault(name, "not_found", "no such file", "a capture, a directory, a glob or '-'")
+        return
+    items = sorted(_below(name), key=lambda item: item.path if isinstance(item, InputFault) else item)
+    if not items:
+        yield InputFault(
+            _shown(name), "no_captures", "no file below this directory is a capture", "pcap or pcapng files"
+        )
+    for item in items:
+        yield item if isinstance(item, InputFault) else _readable(item)
+
+
+def _matches(pattern: str) -> Iterator[str | InputFault]:
+    try:
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, names stay as given
+    except (OSError, ValueError):
+        matches = []
+    if not matches:
+        yield InputFault(_shown(pattern), "not_found", "no file matches", "a pattern that matches captures")
+    for match in matches:
+        yield from _one(match, pattern=False)
 
 
 def _readable(name: str) -> str | InputFault:
     try:
         name.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-        return InputFault(shown, "file_name", "the name is not UTF-8", "a name in UTF-8, or the file at '-'")
+        expected = "a name in UTF-8, or the file at '-'"
+        return InputFault(_shown(name), "file_name", "the name is not UTF-8", expected)
     return name
 
 
-def _size(path: str) -> int | None:
+def _shown(name: str) -> str:
     try:
-        found = None if path == "-" else Path(path).stat()
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file can have this name
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _fault(name: str, error: OSError, expected: str) -> InputFault:
+    reason = "io"
+    if isinstance(error, FileNotFoundError):
+        reason = "not_found"
+    elif isinstance(error, PermissionError):
+        reason = "permission"
+    return InputFault(_shown(name), reason, error.strerror or str(error), expected)
+
+
+def _identity(path: str) -> tuple[object, int | None]:
+    """What is equal for two names of one file, and its size, None when unknown."""
+    if path == "-":
+        return path, None
+    try:
+        found = Path(path).stat()
     except OSError:  # gone since it was found: the engine will say so
-        return 0
-    return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
+        return path, 0
+    if not stat.S_ISREG(found.st_mode):
+        return path, None
+    return (found.st_dev, found.st_ino), found.st_size
 
 
-def _below(directory: str) -> Iterator[str]:
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            path = Path(folder, name)
-            if (
-                not name.startswith(".")
-                and path.is_file()
-                and (_NAME.search(name) or _begins_as_capture(path))
-            ):
-                yield os.path.join(folder, name)  # noqa: PTH118, keeps a leading "./" as given
+def _below(directory: str) -> Iterator[str | InputFault]:
+    pending = [directory]
+    while pending:  # not os.walk, which recurses: directories may be nested deeper than Python's stack
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            yield _fault(folder, error, "a directory that can be read")
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir():
+                    if not entry.is_symlink():  # it may lead round in circles
+                        pending.append(entry.path)
+                elif not entry.name.startswith(".") and _is_capture(entry):
+                    yield entry.path
+            except OSError as error:
+                yield _fault(entry.path, error, "a file that can be read")
+
+
+def _is_capture(entry: os.DirEntry[str]) -> bool:
+    """OSError when that cannot be told."""
+    named = _NAME.search(entry.name) is not None
+    try:
+        regular = stat.S_ISREG(entry.stat().st_mode)
+    except FileNotFoundError:
+        if named:
+            raise
+        return False  # a link that leads nowhere
+    return regular and (named or _begins_as_capture(Path(entry.path)))
 
 
 def _begins_as_capture(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) in _MAGICS
-    except OSError:
-        return False
+    with path.open("rb") as file:
+        head = file.read(4)
+        if head.startswith(_GZIP):
+            return _holds_capture(head + file.read(_HEAD))
+    return head in (*_MAGICS, _ZSTD)
+
+
+def _holds_capture(data: bytes) -> bool:
+    """Whether gzip data hold a capture, or what they hold cannot be told: the engine will say why."""
+    inside = b""
+    while data.startswith(_GZIP):  # members may be empty, the first bytes are those of all in a row
+        member = zlib.decompressobj(wbits=31)
+        try:
+            inside += member.decompress(data, 4 - len(inside))
+        except zlib.error:
+            return True
+        if len(inside) == 4:
+            return inside in _MAGICS
+        if not member.eof:
+            return True
+        data = member.unused_data
+    return False

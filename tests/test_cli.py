@@ -217,6 +217,24 @@ def test_usage(arguments: list[str], message: str, capfd: pytest.CaptureFixture[
     assert message in " ".join(capfd.readouterr().err.split())
 
 
+@pytest.mark.usefixtures("fake")
+def test_options_that_do_nothing_without_a_register_are_said(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    why = "without a register (--register or --rules): nothing is looked up: every verdict is not_evaluated"
+    policy, fail_on = ["--policy", "rules/policy.toml"], ["--fail-on", "flagged"]
+    for options, named in (
+        (policy, "--policy"),
+        (fail_on, "--fail-on flagged"),
+        (policy + fail_on, "--policy and --fail-on flagged"),
+    ):
+        assert run("replay", "a.pcap", *options) == 0
+        assert capfd.readouterr().err == f"vpn-classifier: {named} {why}\n"
+    with_register(folder)
+    assert run("replay", "a.pcap", "--rules", "rules", *policy, *fail_on) == 3
+    assert capfd.readouterr().err == ""
+
+
 class Signalled(FakeEngine):
     """The signal arrives while the engine is at work, before its second batch."""
 
@@ -271,6 +289,27 @@ def test_explain(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "broken.jsonl").write_text('{"event_type": "vpn"}\n')
     assert run("explain", "broken.jsonl") == 1
     assert capfd.readouterr().err == "vpn-classifier: broken.jsonl, line 1: timestamp: missing\n"
+
+
+@pytest.mark.usefixtures("fake")
+def test_explain_says_when_the_events_are_not_complete(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("replay", "a.pcap", "-o", "events.jsonl")
+    whole = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text("".join(whole[:-1]))
+    capfd.readouterr()
+    assert run("explain", "events.jsonl") == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("Flow 1: ")
+    assert err.startswith("vpn-classifier: events.jsonl: not complete: ")
+    assert err.count("\n") == 1
+    (folder / "events.jsonl").write_text("")
+    assert run("explain", "events.jsonl") == 1
+    assert capfd.readouterr().err == (
+        "vpn-classifier: events.jsonl: empty; expected an event a line, as `vpn-classifier replay -o` "
+        "writes them\n"
+    )
 
 
 @pytest.mark.usefixtures("fake")
@@ -364,6 +403,19 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
+
+
+def test_events_for_a_closed_stdout_are_an_error() -> None:
+    capture = ROOT / "pcaps" / "wg-plain-51820" / "capture.pcap"
+    script = 'exec "$0" -m classifier replay "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, str(capture), "-o", "-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "vpn-classifier: -: cannot be written: standard output is closed\n"
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize("sent", ["nothing", "capture"])

@@ -259,3 +259,9 @@ def test_dates_and_datetimes() -> None:
     east = timezone(timedelta(hours=1))
     assert events.nanoseconds(datetime(1970, 1, 1, 1, tzinfo=east)) == 0
     assert events.nanoseconds(datetime(1970, 1, 1, 0, 0, 0, 7, UTC)) == 7_000
+
+
+def test_readers_are_told_that_flow_ids_may_not_fit_a_double() -> None:
+    rule = events.schema()["$defs"]["vpn_event"]["properties"]["flow_id"]
+    assert int(float(rule["maximum"])) != rule["maximum"]
+    assert "Can exceed 2^53" in rule["description"]

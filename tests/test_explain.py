@@ -159,3 +159,38 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_what_a_good_file_holds_is_explained_to_the_last_flow(tmp_path: Path) -> None:
     assert len(vpn(GOOD)) == len(list(explain(save(tmp_path / "e", GOOD)))) == 1
+
+
+def test_flows_of_two_captures_that_share_an_id_are_kept_apart(tmp_path: Path) -> None:
+    other = replace(NEW, destination_ip="203.0.113.3")
+    events = run({"a/x.pcap": [[NEW]], "b/x.pcap": [[other]]})
+    assert {event["flow_id"] for event in vpn(events)} == {1}
+    found = list(explain(save(tmp_path / "e", events)))
+    assert [" ".join(words.split()).split(" in ")[1].split(",")[0] for words in found] == [
+        "a/x.pcap",
+        "b/x.pcap",
+    ]
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_file_that_lacks_its_last_line_is_said_to_be_incomplete(tmp_path: Path, kept: int) -> None:
+    warnings: list[str] = []
+    path = save(tmp_path / "e", GOOD)
+    list(explain(path, on_warning=warnings.append))
+    assert warnings == []
+    path = save(tmp_path / "e", GOOD[:kept])
+    assert len(list(explain(path, on_warning=warnings.append))) == kept - 1
+    assert warnings == [
+        f"{path}: not complete: its last line is not the `stats` event `ended`, so events may be missing"
+    ]
+
+
+def test_an_empty_file_is_no_event_file(tmp_path: Path) -> None:
+    with pytest.raises(EventFileError, match=r"e: empty; expected an event a line, as `vpn-classifier"):
+        list(explain(save(tmp_path / "e", [])))
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(EventFileError, match="-: cannot be read: standard input is closed"):
+        list(explain("-"))

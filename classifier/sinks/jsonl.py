@@ -27,6 +27,8 @@ class JsonLines:
         self._held = 0
         self._open = True
         if path == "-":
+            if sys.__stdout__ is None:  # closed by the caller (>&-); sys.stdout may be a stand-in by now
+                raise OutputError(path, "standard output is closed")
             sys.stdout.flush()
             self._file = sys.stdout.fileno()
             return
