@@ -34,7 +34,8 @@ has a rule of its own, and [accuracy.md](accuracy.md) says how often they pass.
 
 **Shown by** lists the captures in which the fact was seen, **Near** those without a VPN that show it all
 the same: they stay at `possible`. *crafted*: written by a script, not sent by a VPN's own program.
-**Look-alikes ruled out** are those that were tested for, and excluded, on flows that show the fact.
+**Rules out** says from what the fact tells the protocol, and from what it does not. **Look-alikes ruled
+out** are those that were tested for, and excluded, on flows that show the fact.
 """
 
 
@@ -109,6 +110,7 @@ def entry(kind: EvidenceKind, seen: Seen, crafted: frozenset[str]) -> str:
     if seen.near:
         lines.append(f"- **Near:** {names(seen.near, crafted)}")
     ruled_out = [name for name in RULED_OUT if name in seen.ruled_out]
+    lines.append(f"- **Rules out:** {kind.rules_out}")
     lines.append(f"- **Look-alikes ruled out:** {', '.join(ruled_out) or 'none was tested for'}")
     return "\n".join(lines) + "\n"
 
