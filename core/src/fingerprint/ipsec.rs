@@ -16,7 +16,7 @@
 //!
 //! Look-alikes: WireGuard data (its type word as an SPI), OpenVPN data, TURN channel data carrying RTP, game
 //! protocols with one magic word and a counter in both directions. ESP in UDP away from port 4500 therefore needs
-//! the zero checksum that RFC 3948, 2.2 asks for, and IKE or both directions to be confirmed.
+//! the zero checksum that RFC 3948, 2.1 asks for, and IKE or both directions to be confirmed.
 
 use super::stream::{Cursor, Framing, Record, chain_closes};
 use super::{

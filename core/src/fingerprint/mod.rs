@@ -3,7 +3,8 @@
 //! Each module looks at the packets of one flow and answers [`Outcome`]; facts it establishes on the way go
 //! into an [`EvidenceSet`]. Confidence follows the evidence model: below 40 bits `possible`, 40 to 63
 //! `likely`, 64 and more with every look-alike ruled out `confirmed`; where the modules name a number of
-//! packets for a level, that number decides. A new protocol is one file here and one line in `protocols!`.
+//! packets for a level, that number decides. A new protocol is one file here, and its
+//! name in [`Protocol`], `State` and the lists of screens and evidence below.
 
 mod evidence;
 pub mod ipsec;
