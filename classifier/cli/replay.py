@@ -1,12 +1,7 @@
-"""The command line: arguments, exit codes and what people see. Each command calls one function.
-
-stdout is data, stderr is everything else. What only some runs need (Rich for tables and the progress
-bar, the pipeline for `replay`) is imported by those.
-"""
+"""`vpn-classifier replay`: captures in, a table and events out."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -19,33 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import _core
-from classifier.errors import ClassifierError
+from classifier.cli.common import DONE, FLAGGED, UNREADABLE, console, guarded, printable, say, valid_time
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from classifier.pipeline import Replay
 
-DONE, FAILED, USAGE, FLAGGED, UNREADABLE = range(5)
-_WIDTH = 180  # of a table that goes to a file or a pipe
 _PROGRESS_S = 0.2
 
-_HELP = """Recognise VPN flows in captures and check both ends against a register of who may run a VPN.
-
-It is passive. A flag says that no registration matched: a question, not a finding against a person.
-
-\b
-Exit codes:
-  0    done
-  1    failed: a register, policy or event file that cannot be used, an output that cannot be written
-  2    usage
-  3    flows were flagged, and --fail-on flagged was given (comes before 4)
-  4    some input could not be read; what could be read was
-  130  stopped by Ctrl-C (143 by SIGTERM): the events so far are whole
-"""
-
-_REPLAY_HELP = """Replay captures: find the VPN flows and say what register and policy make of them.
+HELP = """Replay captures: find the VPN flows and say what register and policy make of them.
 
 FILE is a capture (pcap or pcapng, plain, gzip or zstd), a directory of captures, a glob in quotes, or - for
 standard input. Each capture stands for itself.
@@ -68,21 +44,6 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 failed, 2 usage, 3 flagged (with --fail-on flagged), 4 some input could not be read.
-"""
-
-_EXPLAIN_HELP = """Say in words why flows got their verdicts.
-
-EVENTS is a file that replay -o wrote, or - for standard input. Of each flow: which evidence was seen in
-which packet, what it adds up to and what was ruled out, then which register entries and which rule gave the
-verdict.
-
-\b
-Examples:
-  vpn-classifier explain events.jsonl --address 192.0.2.10
-  vpn-classifier explain events.jsonl --flow 4611686018427387904
-
-\b
-Exit codes: 0 done, 1 the file cannot be understood or no flow fits, 2 usage.
 """
 
 
@@ -108,65 +69,7 @@ class FailOn(StrEnum):
     FLAGGED = "flagged"
 
 
-app = typer.Typer(
-    help=_HELP,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point; always ends with SystemExit."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, open as long as the process
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    sys.exit(app(list(arguments) if arguments is not None else None, prog_name="vpn-classifier"))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"vpn-classifier {_core.version}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-def _as_of(text: str | None) -> str | None:
-    from classifier.events import parse_time
-
-    try:
-        if text is not None:
-            parse_time(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
-
-
-def _ip(text: str | None) -> str | None:
-    import ipaddress
-
-    try:
-        if text is not None:
-            ipaddress.ip_address(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected an IPv4 or IPv6 address") from None
-    return text
-
-
-@app.command(
-    "replay", help=_REPLAY_HELP, short_help="Find the VPN flows in captures; say what they amount to."
-)
-def _replay_command(
+def command(
     files: Annotated[list[str], typer.Argument(metavar="FILE", show_default=False)],
     rules: Annotated[
         str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
@@ -193,7 +96,7 @@ def _replay_command(
         str | None,
         typer.Option(
             metavar="TIME",
-            callback=_as_of,
+            callback=valid_time,
             help="Judge every flow by this time instead of its packets', such as 2026-03-01T12:00:00Z.",
         ),
     ] = None,
@@ -229,52 +132,7 @@ def _replay_command(
             return FLAGGED
         return code
 
-    raise typer.Exit(_guarded(run))
-
-
-@app.command("explain", help=_EXPLAIN_HELP, short_help="Say in words why flows got their verdicts.")
-def _explain_command(
-    events: Annotated[str, typer.Argument(metavar="EVENTS", show_default=False)],
-    flow: Annotated[int | None, typer.Option(metavar="ID", help="Only this flow_id.")] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="A", callback=_ip, help="Only flows with this address at an end.")
-    ] = None,
-) -> None:
-    from classifier.explain import explain
-
-    def run() -> int:
-        found = False
-        for text in explain(events, flow_id=flow, address=address, on_warning=_say):
-            print(("\n" if found else "") + text, end="")
-            found = True
-        if not found:
-            _say(f"{events}: no flow fits" if flow is not None or address else f"{events}: no VPN flow")
-            return FAILED if flow is not None or address else DONE
-        return DONE
-
-    raise typer.Exit(_guarded(run))
-
-
-def _guarded(run: Callable[[], int]) -> int:
-    """The exit code of a command; what goes wrong is said in words."""
-    try:
-        code = run()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough. Nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except ClassifierError as error:
-        _say(str(error))
-        return FAILED
-    except OSError as error:
-        _say(f"failed: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-        # What could not be written must not be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return code
+    raise typer.Exit(guarded(run))
 
 
 def _replay(run: Replay, output: str | None) -> tuple[int, int]:
@@ -309,9 +167,9 @@ def _replay(run: Replay, output: str | None) -> tuple[int, int]:
     seconds = time.perf_counter() - began
     _say_faults(run, said)
     if output != "-":
-        report.print_flows(_console(sys.stdout.isatty()))
+        report.print_flows(console(sys.stdout.isatty()))
     report.print_summary(
-        _console(sys.stderr.isatty(), stderr=True) if output == "-" else _console(sys.stdout.isatty()),
+        console(sys.stderr.isatty(), stderr=True) if output == "-" else console(sys.stdout.isatty()),
         seconds,
     )
     if run.interrupted:
@@ -352,7 +210,7 @@ def _progress(run: Replay) -> Iterator[Callable[[], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console(True, stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(True, stderr=True), transient=True) as progress:
         began = time.perf_counter()
         task = progress.add_task("", total=run.progress()[1], rate="")
         shown = 0.0
@@ -365,17 +223,10 @@ def _progress(run: Replay) -> Iterator[Callable[[], None]]:
             shown = now
             done, _, frames = run.progress()
             rate = f"{frames / (now - began):,.0f} packets/s"
-            name = _printable(Path(run.current or "").name)
+            name = printable(Path(run.current or "").name)
             progress.update(task, completed=done, rate=rate, description=name)
 
         yield tick
-
-
-def _console(terminal: bool, *, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    width = None if terminal or "COLUMNS" in os.environ else _WIDTH
-    return Console(stderr=stderr, width=width, highlight=False)
 
 
 def _keep_inputs(output: str, paths: Sequence[str]) -> None:
@@ -389,7 +240,7 @@ def _keep_inputs(output: str, paths: Sequence[str]) -> None:
 
 def _say_faults(run: Replay, said: int) -> int:
     for fault in run.faults[said:]:
-        _say(str(fault))
+        say(str(fault))
     return len(run.faults)
 
 
@@ -397,17 +248,7 @@ def _say_unused(policy: bool, fail_on: bool) -> None:
     """Warn of options that can do nothing without a register."""
     given = [name for name, here in (("--policy", policy), ("--fail-on flagged", fail_on)) if here]
     if given:
-        _say(
+        say(
             f"{' and '.join(given)} without a register (--register or --rules): nothing is looked up: "
             "every verdict is not_evaluated"
         )
-
-
-def _say(text: str) -> None:
-    for line in text.splitlines():
-        print(f"vpn-classifier: {_printable(line)}", file=sys.stderr)
-
-
-def _printable(text: str) -> str:
-    """File names may hold anything, also what a terminal would obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
