@@ -100,7 +100,7 @@ class FlowBatch:
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;
-        "milestone": a packet count or a duration asked for at construction was reached; "update":
+        "milestone": a packet count or a duration asked for was reached, or a review asked for; "update":
         another `update_interval_s` of packet time has passed; "ended": last report of the flow."""
     @property
     def number(self) -> list[int]:
@@ -222,6 +222,16 @@ class Engine:
         the flows that were running (they end with "forced_end")."""
     def set_tags(self, handles: Sequence[int], tags: Sequence[int]) -> None:
         """Attach a 32-bit number to each flow; handles of flows that have ended are ignored."""
+    def set_milestones(
+        self, packet_milestones: Sequence[int], duration_milestones_s: Sequence[float]
+    ) -> None:
+        """Replace those given at construction; ValueError as there."""
+    def review_at(self, instants_ns: Sequence[int]) -> None:
+        """Replace the instants of the packet clock at which every reported flow that still runs is reported once
+        as "milestone", `time_ns` being the clock; instants that have passed count as done. They hold for the
+        captures that follow, too."""
+    def review(self) -> None:
+        """Report every reported flow that still runs as "milestone"; the next poll gives the rows."""
     def finish(self) -> None:
         """Stop reading here: the next polls report the running flows' ends, then None."""
     def progress(self) -> tuple[int, int | None]:

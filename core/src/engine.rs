@@ -127,8 +127,28 @@ struct Batch {
     packets: Vec<(u32, Routed)>,
     /// Indices into `packets` for each shard.
     by_shard: Vec<Vec<u32>>,
-    /// Frames at which the clock reached another second, and the clock then.
-    ticks: Vec<(u64, i64)>,
+    /// Frames at which the clock reached another second.
+    ticks: Vec<Tick>,
+}
+
+/// The clock has reached another second.
+#[derive(Clone, Copy)]
+struct Tick {
+    /// At this frame.
+    number: u64,
+    /// The clock then.
+    now: i64,
+    /// An instant has passed at which running flows are to be looked at again.
+    review: bool,
+}
+
+impl Tick {
+    fn reach(self, shard: &mut Shard) {
+        shard.tick(self.number, self.now);
+        if self.review {
+            shard.review(self.number, self.now);
+        }
+    }
 }
 
 impl Batch {
@@ -137,16 +157,16 @@ impl Batch {
         let mut ticks = self.ticks.iter().peekable();
         for &index in &self.by_shard[number] {
             let (frame, routed) = &self.packets[index as usize];
-            while let Some((at, now)) = ticks.next_if(|(at, _)| *at <= routed.number) {
-                shard.tick(*at, *now);
+            while let Some(tick) = ticks.next_if(|tick| tick.number <= routed.number) {
+                tick.reach(shard);
             }
             let bytes = self.frames.frames().get(*frame as usize).map_or(&[][..], |frame| self.frames.bytes(frame));
             let start = routed.packet.payload_offset as usize;
             let payload = bytes.get(start..start + routed.packet.payload_captured as usize).unwrap_or_default();
             shard.packet(routed, payload);
         }
-        for (at, now) in ticks {
-            shard.tick(*at, *now);
+        for tick in ticks {
+            tick.reach(shard);
         }
     }
 }
@@ -157,6 +177,8 @@ enum Command {
     Begin { chain: u64 },
     Batch(Arc<Batch>),
     Tags(Arc<Vec<(u64, u32)>>),
+    Milestones(Arc<Limits>),
+    Review { number: u64, now: i64 },
     Finish { number: u64, now: i64 },
 }
 
@@ -196,6 +218,18 @@ impl Owner {
                     }
                 }
                 false
+            }
+            Command::Milestones(limits) => {
+                for (_, shard) in &mut self.shards {
+                    shard.set_milestones(&limits);
+                }
+                false
+            }
+            Command::Review { number, now } => {
+                for (_, shard) in &mut self.shards {
+                    shard.review(number, now);
+                }
+                true
             }
             Command::Finish { number, now } => {
                 for (_, shard) in &mut self.shards {
@@ -324,6 +358,9 @@ pub struct Engine {
     number: u64,
     /// The clock of this capture has been set, and the shards have been told.
     ticked: bool,
+    /// Instants of the packet clock at which running flows are reported, ascending, and how many have passed.
+    reviews: Vec<i64>,
+    reviewed: usize,
     counters: Counters,
     link_types: Vec<(LinkType, u64)>,
     reports: Vec<FlowReport>,
@@ -349,6 +386,8 @@ impl Engine {
             clock: PacketClock::default(),
             number: 0,
             ticked: false,
+            reviews: Vec::new(),
+            reviewed: 0,
             counters: Counters::default(),
             link_types: Vec::new(),
             reports: Vec::new(),
@@ -387,6 +426,7 @@ impl Engine {
         self.clock = PacketClock::default();
         self.number = 0;
         self.ticked = false;
+        self.reviewed = 0;
         self.link_types.clear();
         self.counters.captures += 1;
     }
@@ -447,6 +487,39 @@ impl Engine {
     /// Tags flows by their handles.
     pub fn set_tags(&mut self, tags: Vec<(u64, u32)>) -> Result<(), CaptureError> {
         self.command(&Command::Tags(Arc::new(tags)))
+    }
+
+    /// Replaces the instants of the packet clock (nanoseconds) at which every reported flow that still runs is
+    /// reported once more: those at which somebody's answer about it may change. Past ones count as passed.
+    pub fn review_at(&mut self, mut instants: Vec<i64>) {
+        instants.sort_unstable();
+        self.reviewed = if self.ticked {
+            let now = self.clock.now();
+            instants.partition_point(|&instant| instant <= now)
+        } else {
+            0
+        };
+        self.reviews = instants;
+    }
+
+    /// Reports every reported flow that still runs; the next poll gives these reports.
+    pub fn review(&mut self) -> Result<(), CaptureError> {
+        if self.state == State::Idle {
+            return Ok(());
+        }
+        self.command(&Command::Review { number: self.number, now: self.clock.now() })?;
+        self.collect(0);
+        Ok(())
+    }
+
+    /// Replaces the packet counts and durations (nanoseconds) at which reports are wanted.
+    pub fn set_milestones(&mut self, packets: Vec<u64>, durations: Vec<i64>) -> Result<(), SettingError> {
+        let settings = Settings { packet_milestones: packets, duration_milestones: durations, ..self.settings.clone() };
+        settings.check()?;
+        self.settings = settings;
+        // Workers that are gone show with the next batch.
+        let _ = self.command(&Command::Milestones(Arc::new(self.settings.limits())));
+        Ok(())
     }
 
     /// Bytes of the input read so far, as stored, and how many there are.
@@ -545,7 +618,9 @@ impl Engine {
             let now = self.clock.now();
             if moved && (!self.ticked || now.div_euclid(SECOND) != before) {
                 self.ticked = true;
-                batch.ticks.push((self.number, now));
+                let passed = self.reviews.partition_point(|&instant| instant <= now);
+                let review = std::mem::replace(&mut self.reviewed, passed) < passed;
+                batch.ticks.push(Tick { number: self.number, now, review });
             }
             if let Some((key, from_low, pair, hash)) = flow {
                 batch.by_shard[FlowKey::shard(pair)].push(batch.packets.len() as u32);
@@ -581,7 +656,7 @@ impl Engine {
                 for inbox in commands {
                     inbox.send(command.clone()).map_err(|_| worker_is_gone())?;
                 }
-                if matches!(command, Command::Batch(_) | Command::Finish { .. }) {
+                if matches!(command, Command::Batch(_) | Command::Review { .. } | Command::Finish { .. }) {
                     self.expected += self.settings.workers;
                 }
                 Ok(())

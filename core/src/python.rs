@@ -296,6 +296,10 @@ impl Engine {
     }
 }
 
+fn nanoseconds(seconds: &[f64]) -> Vec<i64> {
+    seconds.iter().map(|seconds| (seconds * 1e9) as i64).collect()
+}
+
 fn setting_error(error: &engine::SettingError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
@@ -336,7 +340,7 @@ impl Engine {
             max_recognised,
             update_interval: update_interval_s,
             packet_milestones,
-            duration_milestones: duration_milestones_s.into_iter().map(|seconds| (seconds * 1e9) as i64).collect(),
+            duration_milestones: nanoseconds(&duration_milestones_s),
         })
         .map_err(|error| setting_error(&error))?;
         Ok(Self(Mutex::new(State { engine, name: String::new() })))
@@ -377,6 +381,26 @@ impl Engine {
             tagged.map_err(|error| (state.name.clone(), error))
         })
         .map_err(|(name, error)| capture_error(py, &name, &error))
+    }
+
+    fn set_milestones(
+        &self,
+        py: Python<'_>,
+        packet_milestones: Vec<u64>,
+        duration_milestones_s: Vec<f64>,
+    ) -> PyResult<()> {
+        let durations = nanoseconds(&duration_milestones_s);
+        self.with(py, |state| state.engine.set_milestones(packet_milestones, durations))
+            .map_err(|error| setting_error(&error))
+    }
+
+    fn review_at(&self, py: Python<'_>, instants_ns: Vec<i64>) {
+        self.with(py, |state| state.engine.review_at(instants_ns));
+    }
+
+    fn review(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |state| state.engine.review().map_err(|error| (state.name.clone(), error)))
+            .map_err(|(name, error)| capture_error(py, &name, &error))
     }
 
     fn finish(&self, py: Python<'_>) {

@@ -379,3 +379,71 @@ fn link_types_are_listed_with_their_frames() {
     assert_eq!(stats(&engine)["undecoded.link_type_unsupported"], 10);
     assert_eq!(engine.progress(), (data.len() as u64, Some(data.len() as u64)));
 }
+
+/// Handles count on from capture to capture.
+fn without_handles(reports: &[FlowReport]) -> Vec<String> {
+    as_text(&reports.iter().map(|report| FlowReport { handle: 0, ..report.clone() }).collect::<Vec<_>>())
+}
+
+/// Of every flow that runs when an instant passes there is one more report, at the first frame of that second, whatever
+/// the workers and the blocks.
+#[test]
+fn running_flows_are_reported_when_an_instant_passes() {
+    let data = capture(&mixed(4_000));
+    let instants = [1_u64, 40, 90].map(|seconds| ((START + seconds) * 1_000_000_000) as i64);
+    let mut plain = Engine::new(settings(1)).unwrap();
+    let (without, _) = replay(&mut plain, &data, 1 << 16, Duration::from_secs(9));
+    let with = |workers, block, longest| {
+        let mut engine = Engine::new(settings(workers)).unwrap();
+        engine.review_at(vec![instants[2], instants[0], instants[1], instants[0]]);
+        let (first, _) = replay(&mut engine, &data, block, longest);
+        let (second, _) = replay(&mut engine, &data, block, longest);
+        assert!(without_handles(&first) == without_handles(&second), "they hold for the next capture too");
+        first
+    };
+    let reports = with(1, 1 << 16, Duration::from_secs(9));
+    assert!(as_text(&reports) == as_text(&with(3, 1 << 12, Duration::ZERO)));
+    let known = as_text(&without);
+    let reviews: Vec<_> = reports.iter().filter(|report| !known.contains(&format!("{report:?}"))).collect();
+    for instant in instants {
+        let first = reviews.iter().find(|review| review.time >= instant).expect("flows run at each");
+        let here: Vec<_> = reviews.iter().filter(|review| review.number == first.number).collect();
+        assert!(here.len() > 50 && here.iter().all(|review| review.report == Report::Milestone));
+        let runs = |id| {
+            let of_flow: Vec<_> = without.iter().filter(|report| report.flow_id == id).collect();
+            of_flow.first().is_some_and(|report| report.number <= first.number)
+                && of_flow.last().is_some_and(|report| report.number >= first.number)
+        };
+        assert!(here.iter().all(|review| runs(review.flow_id)));
+    }
+    assert_eq!(reports.len(), without.len() + reviews.len());
+}
+
+#[test]
+fn a_review_now_reports_what_runs_and_new_milestones_count_from_then() {
+    let flow = |number: u64, microseconds| {
+        let payload = wireguard(4, 0x0909_0909, number, 128);
+        (START * 1_000_000 + microseconds, udp(([192, 0, 2, 1], 40_000), ([203, 0, 113, 1], 51_820), &payload))
+    };
+    let frames: Vec<_> = (0..400).map(|number| flow(number, number * 20_000)).collect();
+    let mut engine = Engine::new(Settings::default()).unwrap();
+    assert!(engine.review().is_ok(), "nothing runs");
+    begin(&mut engine, &capture(&frames), 1 << 12);
+    let mut reports = engine.poll(Duration::ZERO).unwrap().unwrap();
+    while reports.is_empty() {
+        reports = engine.poll(Duration::ZERO).unwrap().unwrap();
+    }
+    engine.review().unwrap();
+    engine.set_milestones(vec![200, 300], vec![7 * SECOND]).unwrap();
+    assert!(engine.set_milestones(Vec::new(), vec![SECOND; 65]).is_err());
+    let mut rest = Vec::new();
+    while let Some(mut some) = engine.poll(Duration::ZERO).unwrap() {
+        rest.append(&mut some);
+    }
+    assert_eq!((rest[0].report, rest[0].flow_id), (Report::Milestone, reports[0].flow_id));
+    let packets: Vec<_> = rest[1..].iter().map(|report| (report.report, report.packets[0])).collect();
+    assert_eq!(
+        packets,
+        [(Report::Milestone, 200), (Report::Milestone, 300), (Report::Milestone, 351), (Report::Ended, 400)]
+    );
+}

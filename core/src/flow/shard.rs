@@ -41,6 +41,13 @@ pub struct Limits {
     pub duration_milestones: Vec<i64>,
 }
 
+impl Limits {
+    /// How many of the durations at which a report is wanted have passed.
+    fn durations_passed(&self, duration: i64) -> u8 {
+        self.duration_milestones.partition_point(|&passed| passed <= duration) as u8
+    }
+}
+
 /// What a shard counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardCounters {
@@ -234,6 +241,26 @@ impl Shard {
         self.due = due;
     }
 
+    /// Reports every reported flow that still runs: what others make of it may have changed.
+    pub fn review(&mut self, number: u64, now: i64) {
+        for slot in self.table.slots() {
+            self.push_report(slot, Report::Milestone, number, now, None);
+        }
+    }
+
+    /// Takes over new milestones; the bounds of the pools stay.
+    pub fn set_milestones(&mut self, limits: &Limits) {
+        self.limits.packet_milestones.clone_from(&limits.packet_milestones);
+        self.limits.duration_milestones.clone_from(&limits.duration_milestones);
+        for slot in self.table.slots() {
+            let flow = self.table.flow_mut(slot);
+            let duration = flow.seen.saturating_sub(flow.start);
+            if let Some(tracked) = flow.tracked.as_mut() {
+                tracked.durations = self.limits.durations_passed(duration);
+            }
+        }
+    }
+
     /// The capture is over: every flow ends.
     pub fn finish(&mut self, number: u64, now: i64) {
         for slot in self.table.slots() {
@@ -396,8 +423,7 @@ impl Shard {
             } else if report == Report::Update {
                 tracked.next_update = routed.now.saturating_add(limits.update_interval);
             }
-            tracked.durations =
-                limits.duration_milestones.iter().take_while(|&&passed| passed <= duration).count() as u8;
+            tracked.durations = limits.durations_passed(duration);
             tracked.reported = Some((protocol, finding));
         }
         self.push_report(slot, report, routed.number, routed.now, None);
