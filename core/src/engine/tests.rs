@@ -408,7 +408,7 @@ fn running_flows_are_reported_when_an_instant_passes() {
     for instant in instants {
         let first = reviews.iter().find(|review| review.time >= instant).expect("flows run at each");
         let here: Vec<_> = reviews.iter().filter(|review| review.number == first.number).collect();
-        assert!(here.len() > 50 && here.iter().all(|review| review.report == Report::Milestone));
+        assert!(here.len() > 5 && here.iter().all(|review| review.report == Report::Milestone));
         let runs = |id| {
             let of_flow: Vec<_> = without.iter().filter(|report| report.flow_id == id).collect();
             of_flow.first().is_some_and(|report| report.number <= first.number)
