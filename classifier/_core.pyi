@@ -168,6 +168,9 @@ class FlowBatch:
         first, `direction` "to_server" or "to_client" and `length` its payload length in bytes, `count` how
         many."""
     @property
+    def via_proxy(self) -> list[bool]:
+        """The stream goes through an HTTP proxy (CONNECT): the destination is the proxy."""
+    @property
     def ruled_out(self) -> list[list[str]]:
         """Look-alikes that were tested for and ruled out."""
     @property
@@ -206,10 +209,17 @@ class Engine:
         max_undecided: int = 1_048_576,
         max_attempts: int = 65_536,
         max_recognised: int = 262_144,
+        max_fragmented: int = 32_768,
+        remove_duplicates: bool = False,
+        peel: str = "operator",
+        subscribers: Sequence[tuple[bytes, int]] = (),
     ) -> Engine:
         """`workers` threads from 1 to 64; `flow_key` "five-tuple", "+vlan" or "+path"; the milestones are
         packets (both directions) and seconds of a flow at which a report is wanted beside those of
-        `FlowBatch.report`; `max_*` bound each pool of flows. ValueError names the setting and its range."""
+        `FlowBatch.report`; `max_*` bound each pool of flows, and the
+        datagrams in fragments that are remembered. `remove_duplicates`: a packet that comes twice within 10 ms
+        counts once. `peel`: which tunnels over IP are opened: "operator" (those with no end in `subscribers`,
+        packed address and length of each prefix), "all" or "none". ValueError names the setting and its range."""
     def open(self, path: str, name: str) -> None:
         """Begin the capture at `path`; `name` goes into errors, its last part into flow ids.
 
@@ -241,4 +251,5 @@ class Engine:
     def stats(self) -> dict[str, int]:
         """Counters since construction, over all captures. Keys are dotted, e.g. "frames", "bytes",
         "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "flows.evicted.attempt". They balance:
-        frames = decoded + undecoded.*; decoded = flow_packets + no_flow.* + fragments_unmatched."""
+        frames = decoded + undecoded.* + ignored.*;
+        decoded = flow_packets + no_flow.* + fragments_unmatched + fragments_waiting."""

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
-use crate::decode::{self, DecodeError, Decoded, NoFlow, Packet};
+use crate::decode::{self, DecodeError, Decoded, NoFlow, Packet, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
 use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Shard, ShardCounters, hash_bytes, mix};
@@ -46,6 +46,12 @@ pub struct Settings {
     pub max_attempts: usize,
     /// Recognised flows past attempt.
     pub max_recognised: usize,
+    /// Datagrams in fragments that are remembered.
+    pub max_fragmented: usize,
+    /// Packets that come twice within moments count once.
+    pub remove_duplicates: bool,
+    /// Which tunnels are opened.
+    pub peel: Peel,
     /// Seconds between updates of a flow.
     pub update_interval: u32,
     /// Packet counts of a flow at which a report is wanted.
@@ -63,6 +69,9 @@ impl Default for Settings {
             max_undecided: 1 << 20,
             max_attempts: 1 << 16,
             max_recognised: 1 << 18,
+            max_fragmented: 1 << 15,
+            remove_duplicates: false,
+            peel: Peel::default(),
             update_interval: 1800,
             packet_milestones: Vec::new(),
             duration_milestones: Vec::new(),
@@ -95,6 +104,7 @@ impl Settings {
             ("max_undecided", pool.contains(&self.max_undecided), "a number from 64 to 67108864"),
             ("max_attempts", pool.contains(&self.max_attempts), "a number from 64 to 67108864"),
             ("max_recognised", pool.contains(&self.max_recognised), "a number from 64 to 67108864"),
+            ("max_fragmented", pool.contains(&self.max_fragmented), "a number from 64 to 67108864"),
             ("update_interval_s", self.update_interval > 0, "at least 1 second"),
             ("duration_milestones_s", self.duration_milestones.len() <= 64, "at most 64 durations"),
         ];
@@ -112,6 +122,8 @@ impl Settings {
             undecided: self.max_undecided / SHARDS,
             attempts: self.max_attempts / SHARDS,
             recognised: self.max_recognised / SHARDS,
+            fragmented: self.max_fragmented / SHARDS,
+            remove_duplicates: self.remove_duplicates,
             update_interval: i64::from(self.update_interval) * SECOND,
             packet_milestones: self.packet_milestones.clone(),
             duration_milestones,
@@ -532,8 +544,8 @@ impl Engine {
         &self.link_types
     }
 
-    /// All counters by name. They balance: frames are decoded or undecoded; decoded ones are packets of flows, of
-    /// no flow, or later fragments.
+    /// All counters by name. They balance: frames are decoded, undecoded or ignored; decoded ones are packets of flows,
+    /// of no flow, fragments unmatched, or waiting for the first of their datagram.
     pub fn stats(&self) -> Vec<(String, u64)> {
         let mut shards = ShardCounters::default();
         for counters in &self.shard_counters {
@@ -545,7 +557,7 @@ impl Engine {
             ("captures".to_owned(), counters.captures),
             ("frames".to_owned(), counters.frames),
             ("bytes".to_owned(), counters.bytes),
-            ("decoded".to_owned(), counters.frames - undecoded),
+            ("decoded".to_owned(), counters.frames - undecoded - shards.duplicates[1]),
         ];
         for (kind, &count) in counters.undecoded.iter().enumerate() {
             if count > 0 {
@@ -565,6 +577,13 @@ impl Engine {
                 ("flows.evicted.attempt", shards.evicted_attempts),
                 ("flows.unreported", shards.unreported),
                 ("l2tp.clear", shards.clear_l2tp),
+                ("duplicates", shards.duplicates[0]),
+                ("ignored.duplicate", shards.duplicates[1]),
+                ("fragments_unmatched", shards.fragments.unmatched),
+                ("fragments_waiting", shards.fragments.waiting),
+                ("fragments.overlapping", shards.fragments.overlapping),
+                ("fragments.reassembled", shards.fragments.reassembled),
+                ("fragments.incomplete", shards.fragments.incomplete),
                 ("clock.ahead", counters.clock_ahead + self.clock.ahead),
                 ("clock.behind", counters.clock_behind + self.clock.behind),
                 ("clock.jumps", counters.clock_jumps + self.clock.jumps),
@@ -598,8 +617,10 @@ impl Engine {
                 // Workers that are gone show when the batch is sent to them.
                 let _ = self.command(&Command::Begin { chain });
             }
-            let flow = match decode::decode(bytes, frame.original, frame.linktype, &mut packet) {
-                Ok(Decoded::Flow) => {
+            let decoded = decode::decode(bytes, frame.original, frame.linktype, &self.settings.peel, &mut packet);
+            let flow = match decoded {
+                // A later fragment has no ports; its addresses choose the shard, as always.
+                Ok(Decoded::Flow | Decoded::LaterFragment) => {
                     let (key, from_low) = FlowKey::of(&packet, self.settings.key_mode);
                     let pair = key.pair_hash(SEED);
                     Some((key, from_low, pair, key.hash(pair)))

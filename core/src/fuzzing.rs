@@ -152,6 +152,7 @@ pub fn frame(data: &[u8]) {
     let (undecoded, no_flow): (u64, u64) = (sum("undecoded."), sum("no_flow."));
     assert_eq!(stats["frames"], frames);
     assert_eq!(frames, stats["decoded"] + undecoded);
+    assert_eq!(stats["fragments_waiting"], 0, "the capture is over");
     assert_eq!(stats["decoded"], stats["flow_packets"] + no_flow + stats["fragments_unmatched"]);
     assert!(stats["decoded"] == 0 || link_type_is_supported(LinkType(link)));
     let active: u64 = sum("flows.active.");

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
 
 use crate::capture;
-use crate::decode::{self, EncapLayer, Transport};
+use crate::decode::{self, EncapLayer, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
@@ -239,6 +239,11 @@ impl FlowBatch {
     }
 
     #[getter]
+    fn via_proxy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| row.via_proxy)
+    }
+
+    #[getter]
     fn ruled_out<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.column(py, |row| row.evidence.ruled_out().map(LookAlike::name).collect::<Vec<_>>())
     }
@@ -314,10 +319,11 @@ impl Engine {
     #[pyo3(signature = (
         *, workers = 1, min_confidence = "likely", flow_key = "five-tuple", update_interval_s = 1800,
         packet_milestones = Vec::new(), duration_milestones_s = Vec::new(), max_undecided = 1_048_576,
-        max_attempts = 65_536, max_recognised = 262_144
+        max_attempts = 65_536, max_recognised = 262_144, max_fragmented = 32_768, remove_duplicates = false,
+        peel = "operator", subscribers = Vec::new()
     ), text_signature = "(*, workers=1, min_confidence='likely', flow_key='five-tuple', update_interval_s=1800, \
         packet_milestones=(), duration_milestones_s=(), max_undecided=1048576, max_attempts=65536, \
-        max_recognised=262144)")]
+        max_recognised=262144, max_fragmented=32768, remove_duplicates=False, peel='operator', subscribers=())")]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn new(
         workers: usize,
@@ -329,8 +335,13 @@ impl Engine {
         max_undecided: usize,
         max_attempts: usize,
         max_recognised: usize,
+        max_fragmented: usize,
+        remove_duplicates: bool,
+        peel: &str,
+        subscribers: Vec<(Vec<u8>, u8)>,
     ) -> PyResult<Self> {
         let confidence = Confidence::ALL.into_iter().find(|level| level.name() == min_confidence);
+        let peel = parse("peel", "\"operator\", \"all\" or \"none\"", PeelMode::parse(peel))?;
         let engine = engine::Engine::new(Settings {
             workers,
             key_mode: parse("flow_key", "\"five-tuple\", \"+vlan\" or \"+path\"", KeyMode::parse(flow_key))?,
@@ -338,6 +349,9 @@ impl Engine {
             max_undecided,
             max_attempts,
             max_recognised,
+            max_fragmented,
+            remove_duplicates,
+            peel: parse("subscribers", "prefixes: 4 or 16 bytes and a length", Peel::new(peel, &subscribers))?,
             update_interval: update_interval_s,
             packet_milestones,
             duration_milestones: nanoseconds(&duration_milestones_s),
@@ -435,7 +449,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("TRANSPORTS", names(Transport::ALL.map(Transport::name).to_vec())?)?;
     module.add("REPORTS", names(Report::ALL.map(Report::name).to_vec())?)?;
     module.add("END_REASONS", names(EndReason::ALL.map(EndReason::name).to_vec())?)?;
-    module.add("LAYERS", names(EncapLayer::ALL.map(EncapLayer::name).to_vec())?)?;
+    module.add("LAYERS", names(EncapLayer::ALL.iter().map(|layer| layer.name()).collect())?)?;
     module.add("RULED_OUT", names(LookAlike::ALL.iter().map(|look_alike| look_alike.name()).collect())?)?;
     let kinds =
         fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;

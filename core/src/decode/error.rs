@@ -2,60 +2,52 @@
 
 use std::fmt;
 
-/// The header being read when decoding stopped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum Layer {
-    /// The capture's link type.
-    LinkType,
-    /// Ethernet II or 802.3.
-    Ethernet,
-    /// An 802.1Q or 802.1ad tag.
-    Vlan,
-    /// Linux cooked capture, either version.
-    LinuxSll,
-    /// BSD null or loop.
-    Null,
-    /// IPv4.
-    Ipv4,
-    /// IPv6 and its extension headers.
-    Ipv6,
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// Encapsulating Security Payload.
-    Esp,
-    /// Authentication Header.
-    Ah,
-    /// MPLS.
-    Mpls,
-    /// PPP, over Ethernet or not.
-    Ppp,
-    /// GRE and what it carries.
-    Gre,
-    /// A tunnel in UDP.
-    Tunnel,
+macro_rules! layers {
+    ($($(#[$doc:meta])* $layer:ident = $name:literal,)*) => {
+        /// The header being read when decoding stopped.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(u8)]
+        pub enum Layer { $($(#[$doc])* $layer,)* }
+
+        /// Names as they appear in counters, in the order of [`Layer`].
+        const LAYERS: &[&str] = &[$($name,)*];
+    };
 }
 
-/// Names as they appear in counters, in the order of [`Layer`].
-const LAYERS: [&str; 15] = [
-    "link_type",
-    "ethernet",
-    "vlan",
-    "linux_sll",
-    "null",
-    "ipv4",
-    "ipv6",
-    "udp",
-    "tcp",
-    "esp",
-    "ah",
-    "mpls",
-    "ppp",
-    "gre",
-    "tunnel",
-];
+layers! {
+    /// The capture's link type.
+    LinkType = "link_type",
+    /// Ethernet II or 802.3.
+    Ethernet = "ethernet",
+    /// An 802.1Q or 802.1ad tag.
+    Vlan = "vlan",
+    /// Linux cooked capture, either version.
+    LinuxSll = "linux_sll",
+    /// BSD null or loop.
+    Null = "null",
+    /// IPv4.
+    Ipv4 = "ipv4",
+    /// IPv6 and its extension headers.
+    Ipv6 = "ipv6",
+    /// UDP.
+    Udp = "udp",
+    /// TCP.
+    Tcp = "tcp",
+    /// Encapsulating Security Payload.
+    Esp = "esp",
+    /// Authentication Header.
+    Ah = "ah",
+    /// MPLS.
+    Mpls = "mpls",
+    /// PPP, over Ethernet or not.
+    Ppp = "ppp",
+    /// Cisco's HDLC.
+    CHdlc = "c_hdlc",
+    /// GRE and what it carries.
+    Gre = "gre",
+    /// A tunnel in UDP.
+    Tunnel = "tunnel",
+}
 
 /// Why decoding stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@
 //!  8 | TTL | protocol | checksum (2) | source (4) | destination (4) | options ...
 //! ```
 
-use super::{Cause, Cursor, DecodeError, IpPayload, Layer, Packet};
+use super::{Cause, Cursor, DecodeError, Fragment, IpPayload, Layer, Packet};
 
 pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<IpPayload, DecodeError> {
     let start = cursor.offset;
@@ -23,8 +23,17 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<IpP
     packet.ip_length = total as u32;
     packet.source[..4].copy_from_slice(&header[12..16]);
     packet.destination[..4].copy_from_slice(&header[16..20]);
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
-    packet.first_fragment = fragment & 0x3fff == 0x2000;
+    packet.identification = u16::from_be_bytes([header[4], header[5]]);
+    let field = u16::from_be_bytes([header[6], header[7]]);
+    if field & 0x3fff != 0 {
+        packet.fragment = Some(Fragment {
+            id: u32::from(packet.identification),
+            offset: u32::from(field & 0x1fff) * 8,
+            length: (total - header_length) as u32,
+            protocol: header[9],
+            more: field & 0x2000 != 0,
+        });
+    }
     cursor.skip(header_length);
-    Ok(IpPayload { protocol: header[9], end: start + total, later_fragment: fragment & 0x1fff != 0 })
+    Ok(IpPayload { protocol: header[9], end: start + total })
 }

@@ -5,7 +5,7 @@
 //!  8 | source (16) | destination (16) | extension headers ...
 //! ```
 
-use super::{Cause, Cursor, DecodeError, IpPayload, Layer, MAX_DEPTH, Packet};
+use super::{Cause, Cursor, DecodeError, Fragment, IpPayload, Layer, MAX_DEPTH, Packet};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -41,13 +41,22 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<IpP
                 let extension = cursor.take::<8>(Layer::Ipv6)?;
                 protocol = extension[0];
                 let field = u16::from_be_bytes([extension[2], extension[3]]);
-                if field >> 3 != 0 {
-                    return Ok(IpPayload { protocol, end, later_fragment: true });
+                // An atomic fragment is a whole packet (RFC 6946).
+                if field & 0xfff9 != 0 {
+                    packet.fragment = Some(Fragment {
+                        id: u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]),
+                        offset: u32::from(field & 0xfff8),
+                        length: end.saturating_sub(cursor.offset) as u32,
+                        protocol,
+                        more: field & 1 != 0,
+                    });
                 }
-                packet.first_fragment = field & 1 != 0;
+                if field >> 3 != 0 {
+                    return Ok(IpPayload { protocol, end });
+                }
             }
             _ if cursor.offset > end => return Err(cursor.error(Layer::Ipv6, Cause::Malformed)),
-            _ => return Ok(IpPayload { protocol, end, later_fragment: false }),
+            _ => return Ok(IpPayload { protocol, end }),
         }
     }
     Err(cursor.error(Layer::Ipv6, Cause::Malformed))

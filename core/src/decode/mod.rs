@@ -5,6 +5,7 @@
 //! may be read, so a packet cut by the snap length keeps its true lengths.
 
 mod ah;
+mod c_hdlc;
 mod error;
 mod erspan;
 mod esp;
@@ -18,6 +19,7 @@ mod ipv6;
 mod linux_sll;
 mod mpls;
 mod null;
+mod peel;
 mod ppp;
 mod pppoe;
 mod raw;
@@ -27,6 +29,7 @@ mod vlan;
 mod vxlan;
 
 pub use error::{Cause, DecodeError, Layer};
+pub use peel::{Peel, PeelMode};
 pub use tcp::flags as tcp_flags;
 
 use crate::capture::LinkType;
@@ -64,113 +67,88 @@ impl Transport {
     }
 }
 
-/// Layers above the innermost IP header, as the event's `encap` names them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum EncapLayer {
-    /// Ethernet.
-    Ethernet = 1,
-    /// IEEE 802.1Q tag.
-    Dot1q,
-    /// IEEE 802.1ad service tag, and its older EtherTypes 0x9100 and 0x9200.
-    Dot1ad,
-    /// IP at once, as in link types 12, 14, 101, 228 and 229.
-    Raw,
-    /// BSD null or loop.
-    Null,
-    /// Linux cooked capture v1.
-    LinuxSll,
-    /// Linux cooked capture v2.
-    LinuxSll2,
-    /// MPLS label stack.
-    Mpls,
-    /// PPP over Ethernet.
-    Pppoe,
-    /// PPP.
-    Ppp,
-    /// An outer IPv4 header.
-    Ipv4,
-    /// An outer IPv6 header.
-    Ipv6,
-    /// Generic Routing Encapsulation.
-    Gre,
-    /// ERSPAN, any type.
-    Erspan,
-    /// Ethernet in IP.
-    EtherIp,
-    /// GPRS tunnelling, user plane.
-    GtpU,
-    /// VXLAN, and its generic protocol extension.
-    Vxlan,
-    /// Geneve.
-    Geneve,
-}
+macro_rules! layers {
+    ($($(#[$doc:meta])* $layer:ident = $name:literal,)*) => {
+        /// Layers above the innermost IP header, as the event's `encap` names them.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(u8)]
+        pub enum EncapLayer { $($(#[$doc])* $layer,)* }
 
-impl EncapLayer {
-    /// All of them; position + 1 is the code in [`Path`].
-    pub const ALL: [Self; 18] = [
-        Self::Ethernet,
-        Self::Dot1q,
-        Self::Dot1ad,
-        Self::Raw,
-        Self::Null,
-        Self::LinuxSll,
-        Self::LinuxSll2,
-        Self::Mpls,
-        Self::Pppoe,
-        Self::Ppp,
-        Self::Ipv4,
-        Self::Ipv6,
-        Self::Gre,
-        Self::Erspan,
-        Self::EtherIp,
-        Self::GtpU,
-        Self::Vxlan,
-        Self::Geneve,
-    ];
+        impl EncapLayer {
+            /// All of them; the place + 1 is the code in [`Path`].
+            pub const ALL: &'static [Self] = &[$(Self::$layer,)*];
 
-    /// Name used in events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ethernet => "ethernet",
-            Self::Dot1q => "802.1q",
-            Self::Dot1ad => "802.1ad",
-            Self::Raw => "raw",
-            Self::Null => "null",
-            Self::LinuxSll => "linux_sll",
-            Self::LinuxSll2 => "linux_sll2",
-            Self::Mpls => "mpls",
-            Self::Pppoe => "pppoe",
-            Self::Ppp => "ppp",
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-            Self::Gre => "gre",
-            Self::Erspan => "erspan",
-            Self::EtherIp => "etherip",
-            Self::GtpU => "gtp-u",
-            Self::Vxlan => "vxlan",
-            Self::Geneve => "geneve",
+            /// Name used in events.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$layer => $name,)* }
+            }
         }
-    }
+    };
 }
 
-/// The layers from the link type to the one above the innermost IP header: up to eight, a byte each.
+// A new encapsulation is a file, its line here, and its place in `follow` or in `tunnel_in_udp`.
+layers! {
+    /// Ethernet.
+    Ethernet = "ethernet",
+    /// IEEE 802.1Q tag.
+    Dot1q = "802.1q",
+    /// IEEE 802.1ad service tag, and its older EtherTypes 0x9100 and 0x9200.
+    Dot1ad = "802.1ad",
+    /// IP at once, as in link types 12, 14, 101, 228 and 229.
+    Raw = "raw",
+    /// BSD null or loop.
+    Null = "null",
+    /// Linux cooked capture v1.
+    LinuxSll = "linux_sll",
+    /// Linux cooked capture v2.
+    LinuxSll2 = "linux_sll2",
+    /// MPLS label stack.
+    Mpls = "mpls",
+    /// PPP over Ethernet.
+    Pppoe = "pppoe",
+    /// PPP.
+    Ppp = "ppp",
+    /// Cisco's HDLC.
+    CHdlc = "c_hdlc",
+    /// An outer IPv4 header.
+    Ipv4 = "ipv4",
+    /// An outer IPv6 header.
+    Ipv6 = "ipv6",
+    /// Generic Routing Encapsulation.
+    Gre = "gre",
+    /// ERSPAN, any type.
+    Erspan = "erspan",
+    /// Ethernet in IP.
+    EtherIp = "etherip",
+    /// GPRS tunnelling, user plane.
+    GtpU = "gtp-u",
+    /// VXLAN, and its generic protocol extension.
+    Vxlan = "vxlan",
+    /// Geneve.
+    Geneve = "geneve",
+}
+
+/// The layers from the link type to the one above the innermost IP header: up to twelve, five bits each.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Path(pub u64);
 
+const LAYER_BITS: u32 = 5;
+const DEEPEST: u32 = 12;
+const _: () = assert!(EncapLayer::ALL.len() < 1 << LAYER_BITS);
+
 impl Path {
     fn push(&mut self, layer: EncapLayer) {
-        if self.0 >> 56 == 0 {
-            self.0 = self.0 << 8 | layer as u64;
+        if self.0 >> ((DEEPEST - 1) * LAYER_BITS) == 0 {
+            self.0 = self.0 << LAYER_BITS | (layer as u64 + 1);
         }
     }
 
     /// Outermost first.
     pub fn layers(self) -> impl Iterator<Item = EncapLayer> {
-        self.0
-            .to_be_bytes()
-            .into_iter()
-            .filter_map(|code| EncapLayer::ALL.get(usize::from(code).checked_sub(1)?).copied())
+        (0..DEEPEST).rev().filter_map(move |place| {
+            let code = (self.0 >> (place * LAYER_BITS)) as usize & ((1 << LAYER_BITS) - 1);
+            EncapLayer::ALL.get(code.checked_sub(1)?).copied()
+        })
     }
 }
 
@@ -205,8 +183,8 @@ pub enum NoFlow {
     OtherIpProtocol,
     /// Anything that is not IP.
     OtherEthertype,
-    /// A fragment other than the first: it has no ports.
-    LaterFragment,
+    /// A tunnel over IP that is not opened (see [`Peel`]).
+    Tunnel,
 }
 
 impl NoFlow {
@@ -220,7 +198,7 @@ impl NoFlow {
         "no_flow.icmp6",
         "no_flow.other_ip",
         "no_flow.other_ethertype",
-        "fragments_unmatched",
+        "no_flow.tunnel",
     ];
 }
 
@@ -229,8 +207,25 @@ impl NoFlow {
 pub enum Decoded {
     /// A packet of a flow.
     Flow,
+    /// A fragment other than the first: it has no ports, so its flow goes by [`Packet::fragment`].
+    LaterFragment,
     /// A packet of none.
     NoFlow(NoFlow),
+}
+
+/// What an IP header says of a fragment (RFC 791, 3.2; RFC 8200, 4.5).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Fragment {
+    /// Identification: of one source, destination and protocol it names one datagram.
+    pub id: u32,
+    /// Octets of the datagram before this fragment; 0 is the first one.
+    pub offset: u32,
+    /// Octets of the datagram in this fragment, as the IP header says.
+    pub length: u32,
+    /// Protocol of the datagram.
+    pub protocol: u8,
+    /// Others come behind it.
+    pub more: bool,
 }
 
 /// The innermost packet of a frame. Offsets are into the frame's captured bytes.
@@ -260,10 +255,12 @@ pub struct Packet {
     pub tcp_sequence: u32,
     /// TCP flags (low byte).
     pub tcp_flags: u8,
-    /// UDP checksum field is zero.
-    pub udp_checksum_zero: bool,
-    /// A first fragment: the payload goes on elsewhere.
-    pub first_fragment: bool,
+    /// Checksum field of UDP or TCP; zero in UDP means none.
+    pub checksum: u16,
+    /// IPv4 identification, 0 for IPv6.
+    pub identification: u16,
+    /// A part of a datagram: the payload goes on elsewhere.
+    pub fragment: Option<Fragment>,
     /// VLAN ids.
     pub vlans: Vlans,
     /// Layers above the IP header.
@@ -329,8 +326,14 @@ enum Next {
     Done(Decoded),
 }
 
-/// Decodes one frame into `packet`. `original` is the frame's length on the wire.
-pub fn decode(bytes: &[u8], original: u32, link: LinkType, packet: &mut Packet) -> Result<Decoded, DecodeError> {
+/// Decodes one frame into `packet`. `original` is the frame's length on the wire; `peel` says which tunnels are opened.
+pub fn decode(
+    bytes: &[u8],
+    original: u32,
+    link: LinkType,
+    peel: &Peel,
+    packet: &mut Packet,
+) -> Result<Decoded, DecodeError> {
     *packet = Packet::default();
     let original = (original as usize).max(bytes.len());
     let mut cursor = Cursor { bytes, offset: 0, original };
@@ -338,17 +341,26 @@ pub fn decode(bytes: &[u8], original: u32, link: LinkType, packet: &mut Packet) 
         1 => Next::Ethernet,
         0 | 108 => null::decode(&mut cursor, packet, link.0 == 0)?,
         9 | 50 => Next::Ppp,
+        104 => c_hdlc::decode(&mut cursor, packet)?,
+        166 => ppp::decode_pppd(&mut cursor, packet)?,
+        204 => ppp::decode_with_direction(&mut cursor, packet)?,
         51 => pppoe::decode(&mut cursor, packet)?,
         12 | 14 | 101 | 228 | 229 => raw::decode(packet),
         113 => linux_sll::decode_v1(&mut cursor, packet)?,
         276 => linux_sll::decode_v2(&mut cursor, packet)?,
         _ => return Err(cursor.error(Layer::LinkType, Cause::Unsupported)),
     };
-    follow(&mut cursor, packet, next, MAX_DEPTH)
+    follow(&mut cursor, packet, next, peel, MAX_DEPTH)
 }
 
 /// Follows headers from the cursor down to the innermost packet.
-fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: usize) -> Result<Decoded, DecodeError> {
+fn follow(
+    cursor: &mut Cursor<'_>,
+    packet: &mut Packet,
+    mut next: Next,
+    peel: &Peel,
+    depth: usize,
+) -> Result<Decoded, DecodeError> {
     for left in (0..depth).rev() {
         next = match next {
             Next::Done(decoded) => return Ok(decoded),
@@ -369,8 +381,9 @@ fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: u
                     6 => ipv6::decode(cursor, packet)?,
                     _ => return Err(cursor.error(Layer::Ipv4, Cause::Malformed)),
                 };
-                if payload.later_fragment {
-                    return Ok(Decoded::NoFlow(NoFlow::LaterFragment));
+                if packet.fragment.is_some_and(|fragment| fragment.offset > 0) {
+                    packet.set_payload(cursor, payload.end);
+                    return Ok(Decoded::LaterFragment);
                 }
                 Next::IpPayload(payload)
             }
@@ -381,7 +394,7 @@ fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: u
                 }
                 17 => {
                     udp::decode(cursor, packet, payload.end)?;
-                    return Ok(tunnel_in_udp(cursor, packet, left).unwrap_or(Decoded::Flow));
+                    return Ok(tunnel_in_udp(cursor, packet, peel, left).unwrap_or(Decoded::Flow));
                 }
                 50 => {
                     esp::decode(cursor, packet, payload.end)?;
@@ -394,9 +407,8 @@ fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: u
                 1 => Next::Done(Decoded::NoFlow(NoFlow::Icmp)),
                 58 => Next::Done(Decoded::NoFlow(NoFlow::Icmp6)),
                 4 | 41 | 47 | 97 | 137 => {
-                    return Ok(
-                        tunnel_in_ip(cursor, packet, payload, left).unwrap_or(Decoded::NoFlow(NoFlow::OtherIpProtocol))
-                    );
+                    return Ok(tunnel_in_ip(cursor, packet, payload, peel, left)
+                        .unwrap_or(Decoded::NoFlow(NoFlow::OtherIpProtocol)));
                 }
                 _ => Next::Done(Decoded::NoFlow(NoFlow::OtherIpProtocol)),
             },
@@ -407,7 +419,17 @@ fn follow(cursor: &mut Cursor<'_>, packet: &mut Packet, mut next: Next, depth: u
 
 /// IP in IP, GRE, Ethernet in IP, MPLS in IP. `None` when what is inside does not decode: then the outer packet
 /// is one of another IP protocol.
-fn tunnel_in_ip(cursor: &Cursor<'_>, packet: &mut Packet, payload: IpPayload, depth: usize) -> Option<Decoded> {
+fn tunnel_in_ip(
+    cursor: &Cursor<'_>,
+    packet: &mut Packet,
+    payload: IpPayload,
+    peel: &Peel,
+    depth: usize,
+) -> Option<Decoded> {
+    let is_mirror = payload.protocol == 47 && gre::carries_erspan(cursor);
+    if !(peel.opens(packet) || is_mirror && peel.opens_mirrors()) {
+        return Some(Decoded::NoFlow(NoFlow::Tunnel));
+    }
     let mut inner = cursor.up_to(payload.end);
     let mut found = packet.inside();
     let next = match payload.protocol {
@@ -416,14 +438,14 @@ fn tunnel_in_ip(cursor: &Cursor<'_>, packet: &mut Packet, payload: IpPayload, de
         97 => etherip::decode(&mut inner, &mut found).ok()?,
         _ => Next::Mpls,
     };
-    let decoded = follow(&mut inner, &mut found, next, depth).ok()?;
+    let decoded = follow(&mut inner, &mut found, next, peel, depth).ok()?;
     *packet = found;
     Some(decoded)
 }
 
 /// GTP-U, VXLAN, Geneve, each on its port and by its header: a port alone says nothing. `None` when there is none,
 /// or when what is inside does not decode: then the packet is the datagram's.
-fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, depth: usize) -> Option<Decoded> {
+fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: usize) -> Option<Decoded> {
     let on_port = |port| packet.source_port == port || packet.destination_port == port;
     let decode = match () {
         () if on_port(2152) => gtp_u::decode,
@@ -433,17 +455,20 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, depth: usize) -> Opti
         () if packet.destination_port == 6081 => geneve::decode,
         () => return None,
     };
+    if !peel.opens(packet) {
+        return None;
+    }
     let mut inner = cursor.up_to(cursor.offset + packet.payload_length as usize);
     let mut found = packet.inside();
     let next = decode(&mut inner, &mut found).ok()?;
-    let decoded = follow(&mut inner, &mut found, next, depth).ok()?;
+    let decoded = follow(&mut inner, &mut found, next, peel, depth).ok()?;
     *packet = found;
     Some(decoded)
 }
 
 /// Whether frames of this link type can be decoded.
 pub fn link_type_is_supported(link: LinkType) -> bool {
-    matches!(link.0, 0 | 1 | 9 | 12 | 14 | 50 | 51 | 101 | 108 | 113 | 228 | 229 | 276)
+    matches!(link.0, 0 | 1 | 9 | 12 | 14 | 50 | 51 | 101 | 104 | 108 | 113 | 166 | 204 | 228 | 229 | 276)
 }
 
 /// What an IP header says about its payload.
@@ -453,8 +478,6 @@ struct IpPayload {
     protocol: u8,
     /// Offset in the frame at which the IP packet ends, as its header says (may lie behind what was captured).
     end: usize,
-    /// A fragment other than the first.
-    later_fragment: bool,
 }
 
 impl Packet {
@@ -463,6 +486,11 @@ impl Packet {
         let mut inside = Self { vlans: self.vlans, path: self.path, ..Self::default() };
         inside.path.push(if self.ip_version == 4 { EncapLayer::Ipv4 } else { EncapLayer::Ipv6 });
         inside
+    }
+
+    /// UDP without a checksum.
+    pub fn has_no_checksum(&self) -> bool {
+        self.transport == Transport::Udp && self.checksum == 0
     }
 
     /// Notes a payload from the cursor to `end` (both offsets in the frame).

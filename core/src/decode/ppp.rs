@@ -20,3 +20,15 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
         _ => Next::Done(Decoded::NoFlow(NoFlow::OtherEthertype)),
     })
 }
+
+/// PPP behind an octet that says which way it went (pcap link type 204).
+pub(super) fn decode_with_direction(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
+    cursor.take::<1>(Layer::Ppp)?;
+    decode(cursor, packet)
+}
+
+/// As pppd writes it: the direction stands in the place of HDLC's address, before the control byte (166).
+pub(super) fn decode_pppd(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
+    cursor.take::<2>(Layer::Ppp)?;
+    decode(cursor, packet)
+}

@@ -30,6 +30,7 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet, ip_end: usize
     packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
     packet.tcp_sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     packet.tcp_flags = header[13];
+    packet.checksum = u16::from_be_bytes([header[16], header[17]]);
     cursor.skip(header_length);
     packet.set_payload(cursor, ip_end);
     Ok(())

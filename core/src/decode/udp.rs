@@ -13,13 +13,13 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet, ip_end: usize
     packet.transport = Transport::Udp;
     packet.source_port = u16::from_be_bytes([header[0], header[1]]);
     packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
-    packet.udp_checksum_zero = header[6] == 0 && header[7] == 0;
+    packet.checksum = u16::from_be_bytes([header[6], header[7]]);
     // A first fragment's length is that of the whole datagram, behind the end of this IP packet. Zero is a
     // jumbogram's (RFC 2675, 4). Any other length that leaves the IP packet lies: the IP header decides.
     let end = match length {
         0 => ip_end,
         1..8 => return Err(DecodeError { layer: Layer::Udp, cause: Cause::Malformed, offset: start }),
-        _ if packet.first_fragment => start + length,
+        _ if packet.fragment.is_some() => start + length,
         _ => ip_end.min(start + length),
     };
     packet.set_payload(cursor, end);

@@ -348,6 +348,11 @@ impl Ike {
     }
 }
 
+/// A first fragment of IKE whose payloads go on in the others.
+pub(super) fn needs_all(packet: &FlowPacket<'_>) -> bool {
+    Ike::parse(packet).is_some_and(|ike| ike.body == Body::Cut)
+}
+
 /// Walks a chain of generic payload headers that must end exactly at `length`; `legal` names their types.
 fn chain(first: u8, body: &[u8], length: usize, legal: impl Fn(u8) -> bool) -> Option<Body> {
     let (mut next, mut at) = (first, 0);

@@ -305,6 +305,11 @@ pub fn screen(packet: &FlowPacket<'_>) -> bool {
     WireGuard::screen(packet) || Ipsec::screen(packet) || OpenVpn::screen(packet)
 }
 
+/// Whether the first fragment of a datagram says too little without the others.
+pub fn needs_all(packet: &FlowPacket<'_>) -> bool {
+    ipsec::needs_all(packet)
+}
+
 /// The state of the protocol that holds a flow.
 enum State {
     WireGuard(WireGuard),

@@ -43,6 +43,10 @@ const PING_LENGTH: u8 = 8;
 const NO_TEXT: u8 = 16;
 
 impl Run {
+    /// Nothing was seen.
+    pub const NONE: Self =
+        Self { head: [0; HEAD], word: 0, epoch: 0, byte: 0, random: 0, first_length: 0, still: 0, flags: 0 };
+
     /// Takes note of a datagram. Those too short to judge, and exact repetitions, change nothing.
     pub fn update(&mut self, payload: &[u8], length: u32, checksum_zero: bool) {
         let Some(&head) = payload.first_chunk::<HEAD>() else { return };

@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod community_id;
+mod duplicates;
+mod fragments;
 mod hash;
 pub mod key;
 pub mod record;
@@ -10,6 +12,7 @@ mod table;
 mod wheel;
 
 pub use clock::PacketClock;
+pub use fragments::FragmentCounters;
 pub use hash::{bytes as hash_bytes, mix};
 pub use key::{FlowKey, KeyMode};
 pub use record::{EndReason, FlowReport, Report};

@@ -6,17 +6,22 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::FlowKey;
+use super::duplicates::Recent;
+use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
 use crate::decode::{Packet, Transport, tcp_flags};
-use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol, Run};
+use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol};
 
 /// Logical shards.
 pub const SHARDS: usize = 64;
 const SECOND: i64 = 1_000_000_000;
+const UDP_HEADER: usize = 8;
 /// TCP payloads of a direction in which a fingerprint is looked for.
 const SEGMENTS_LOOKED_AT: u8 = 16;
+/// Those in which a tunnel through a proxy is asked for: some ask for a password first.
+const PROXY_SEGMENTS: u8 = 4;
 /// Flows of one host pair that know of each other.
 const FLOWS_OF_A_PAIR: usize = 16;
 /// IKE SAs of one host pair that are told apart.
@@ -39,6 +44,10 @@ pub struct Limits {
     pub packet_milestones: Vec<u64>,
     /// Durations (nanoseconds, ascending) of a flow at which a report is wanted.
     pub duration_milestones: Vec<i64>,
+    /// Datagrams in fragments that are remembered.
+    pub fragmented: usize,
+    /// Packets that come twice are counted once.
+    pub remove_duplicates: bool,
 }
 
 impl Limits {
@@ -67,6 +76,10 @@ pub struct ShardCounters {
     pub unreported: u64,
     /// Clear L2TP control connections begun (SCCRQ seen): counted, never reported.
     pub clear_l2tp: u64,
+    /// Packets that came twice, and how many of them were ignored.
+    pub duplicates: [u64; 2],
+    /// Fragments.
+    pub fragments: FragmentCounters,
 }
 
 impl ShardCounters {
@@ -82,6 +95,10 @@ impl ShardCounters {
         self.evicted_attempts += other.evicted_attempts;
         self.unreported += other.unreported;
         self.clear_l2tp += other.clear_l2tp;
+        for (sum, value) in self.duplicates.iter_mut().zip(other.duplicates) {
+            *sum += value;
+        }
+        self.fragments.add(&other.fragments);
     }
 }
 
@@ -104,6 +121,15 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
+}
+
+/// What a packet added to its flow's counts.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    /// Packets: more than one when later fragments came before the first.
+    packets: u64,
+    /// They are the first of their direction.
+    first_of_direction: bool,
 }
 
 /// IPsec flows between two hosts.
@@ -170,6 +196,8 @@ pub struct Shard {
     table: Table,
     counters: ShardCounters,
     pairs: BTreeMap<u64, Pair>,
+    fragments: Fragments,
+    recent: Recent,
     /// Attempts in the order in which they came; entries may be stale.
     attempts: VecDeque<(u32, u32)>,
     generation: u32,
@@ -183,6 +211,8 @@ impl Shard {
     pub fn new(number: usize, limits: Limits) -> Self {
         Self {
             number,
+            fragments: Fragments::new(limits.fragmented),
+            recent: Recent::default(),
             limits,
             table: Table::default(),
             counters: ShardCounters::default(),
@@ -201,12 +231,14 @@ impl Shard {
         self.table.clear();
         self.pairs.clear();
         self.attempts.clear();
+        self.fragments.clear();
+        self.recent.clear();
         self.counters.active = [0; 3];
     }
 
     /// Counters since the shard was made.
     pub fn counters(&self) -> ShardCounters {
-        self.counters
+        ShardCounters { fragments: self.fragments.counters, ..self.counters }
     }
 
     /// Reports made since the last call.
@@ -226,6 +258,9 @@ impl Shard {
 
     /// The clock has reached another second: idle flows end.
     pub fn tick(&mut self, number: u64, now: i64) {
+        let mut given_up = Vec::new();
+        self.fragments.tick(now, &mut given_up);
+        self.look_at_given_up(given_up, number, now);
         let mut due = std::mem::take(&mut self.due);
         due.clear();
         self.table.advance(now, &mut due);
@@ -263,6 +298,9 @@ impl Shard {
 
     /// The capture is over: every flow ends.
     pub fn finish(&mut self, number: u64, now: i64) {
+        let mut given_up = Vec::new();
+        self.fragments.finish(&mut given_up);
+        self.look_at_given_up(given_up, number, now);
         for slot in self.table.slots() {
             let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
             self.end(slot, true, number, now, reason);
@@ -274,42 +312,123 @@ impl Shard {
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it.
     pub fn packet(&mut self, routed: &Routed, payload: &[u8]) {
-        self.counters.packets += 1;
+        if self.recent.has_seen(routed, payload) {
+            self.counters.duplicates[0] += 1;
+            if self.limits.remove_duplicates {
+                self.counters.duplicates[1] += 1;
+                return;
+            }
+        }
+        match routed.packet.fragment {
+            None => {
+                let slot = self.slot(routed);
+                let first_of_direction = self.count(slot, routed, 1, u64::from(routed.packet.ip_length));
+                self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
+            }
+            Some(fragment) if fragment.offset == 0 => self.first_fragment(routed, payload),
+            Some(_) => self.later_fragment(routed, payload),
+        }
+    }
+
+    /// The first fragment of a datagram: the packet of its flow.
+    fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
         let slot = self.slot(routed);
         let packet = &routed.packet;
+        let hold = (packet.transport == Transport::Udp
+            && fingerprint::needs_all(&flow_packet(&Track::NONE, routed, payload, 0)))
+        .then_some((UDP_HEADER, payload));
+        let mut given_up = Vec::new();
+        let first = self.fragments.first(routed, self.flow_of_datagram(slot), hold, &mut given_up);
+        let (packets, octets) = (1 + first.waiting.0, u64::from(packet.ip_length) + first.waiting.1);
+        let first_of_direction = self.count(slot, routed, packets, octets);
+        let counted = Counted { packets, first_of_direction };
+        if let Some(message) = first.whole {
+            self.look_at_message(&message, routed, counted);
+        } else if first.held {
+            self.report_count(slot, routed, counted);
+        } else {
+            self.look(slot, routed, payload, routed.number, counted);
+        }
+        self.look_at_given_up(given_up, routed.number, routed.now);
+    }
+
+    /// A later fragment counts to the flow of its datagram, now or when the first one comes.
+    fn later_fragment(&mut self, routed: &Routed, part: &[u8]) {
+        let mut given_up = Vec::new();
+        let (flow, message) = self.fragments.later(routed, part, &mut given_up);
+        if let Some((slot, first_number)) = flow {
+            if self.table.get_mut(slot).is_some_and(|flow| flow.first_number == first_number) {
+                let octets = u64::from(routed.packet.ip_length);
+                let first_of_direction = self.count(slot, routed, 1, octets);
+                let counted = Counted { packets: 1, first_of_direction };
+                match message {
+                    Some(message) => self.look_at_message(&message, routed, counted),
+                    None => self.report_count(slot, routed, counted),
+                }
+            } else {
+                // Its flow has ended.
+                self.fragments.counters.unmatched += 1;
+            }
+        }
+        self.look_at_given_up(given_up, routed.number, routed.now);
+    }
+
+    fn flow_of_datagram(&self, slot: u32) -> (u32, u64) {
+        (slot, self.table.flow(slot).first_number)
+    }
+
+    /// A datagram that has become whole with the packet `by`.
+    fn look_at_message(&mut self, message: &Message, by: &Routed, counted: Counted) {
+        let number = message.first.number;
+        let mut routed = Routed { number: by.number, now: by.now, ..message.first };
+        routed.packet.payload_captured = message.payload.len() as u32;
+        if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+            self.look(slot, &routed, &message.payload, number, counted);
+        }
+    }
+
+    /// Datagrams that did not become whole: their first fragments are looked at as they are.
+    fn look_at_given_up(&mut self, given_up: Vec<Message>, number: u64, now: i64) {
+        for message in given_up {
+            let routed = Routed { number, now, ..message.first };
+            if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+                self.look(slot, &routed, &message.payload, message.first.number, Counted::default());
+            }
+        }
+    }
+
+    /// Counts packets of a flow; whether they are the first of their direction.
+    fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
+        self.counters.packets += packets;
         let flow = self.table.flow_mut(slot);
-        let direction = u8::from(routed.from_low != flow.first_is_low);
-        let own = usize::from(direction);
+        // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
+        let own = direction(flow, routed);
         let first_of_direction = flow.packets[own] == 0;
-        flow.packets[own] += 1;
-        flow.bytes[own] += u64::from(packet.ip_length);
+        flow.packets[own] += packets;
+        flow.bytes[own] += octets;
         flow.end = flow.end.max(routed.time);
         flow.seen = routed.now;
-        let stream_start = note_segment(flow, packet, own);
+        first_of_direction
+    }
+
+    /// Reports what the mere number of packets brings about.
+    fn report_count(&mut self, slot: u32, routed: &Routed, counted: Counted) {
+        let reported = self.table.flow(slot).tracked.as_ref().and_then(|tracked| tracked.reported);
+        self.report(slot, routed, reported, reported, counted);
+    }
+
+    /// Shows a packet to the fingerprints; `number` is its frame's.
+    fn look(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted) {
+        let packet = &routed.packet;
+        let flow = self.table.flow_mut(slot);
+        let own = direction(flow, routed);
+        let stream_start = note_segment(flow, packet, payload, own);
         if let Track::Datagrams(runs) = &mut flow.track
             && packet.transport == Transport::Udp
         {
-            runs[own].update(payload, packet.payload_length, packet.udp_checksum_zero);
+            runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
         }
-        let no_runs = [Run::default(); 2];
-        let looked_at = FlowPacket {
-            payload,
-            length: packet.payload_length,
-            number: routed.number,
-            time: routed.time,
-            direction,
-            transport: packet.transport,
-            ip_version: packet.ip_version,
-            source_port: packet.source_port,
-            destination_port: packet.destination_port,
-            checksum_zero: packet.udp_checksum_zero,
-            sequence: packet.tcp_sequence,
-            stream_start,
-            runs: match &flow.track {
-                Track::Datagrams(runs) => runs,
-                Track::Stream(_) => &no_runs,
-            },
-        };
+        let looked_at = FlowPacket { number, stream_start, ..flow_packet(&flow.track, routed, payload, own) };
         if flow.tracked.is_none() {
             if !worth_a_look(&flow.track, own) || !fingerprint::screen(&looked_at) {
                 if is_l2tp_opening(&looked_at) {
@@ -334,7 +453,7 @@ impl Shard {
             let found = tracked.candidate.observe(&looked_at);
             let facts = tracked.candidate.pair_facts();
             let known = tracked.reported;
-            self.report(slot, routed, found, known, first_of_direction);
+            self.report(slot, routed, found, known, counted);
             if let Some(facts) = facts {
                 self.join_pair(slot, routed, facts);
             }
@@ -389,7 +508,7 @@ impl Shard {
         routed: &Routed,
         found: Option<(Protocol, Finding)>,
         known: Option<(Protocol, Finding)>,
-        first_of_direction: bool,
+        counted: Counted,
     ) {
         let Some((protocol, finding)) = found.filter(|(_, finding)| finding.confidence >= self.limits.min_confidence)
         else {
@@ -398,7 +517,7 @@ impl Shard {
         let report = match known {
             None => Report::Recognised,
             Some(known) if known != (protocol, finding) => Report::Changed,
-            Some(_) => match self.due_report(slot, routed.now, first_of_direction) {
+            Some(_) => match self.due_report(slot, routed.now, counted) {
                 Some(report) => report,
                 None => return,
             },
@@ -430,13 +549,14 @@ impl Shard {
     }
 
     /// Whether a flow that is known and has not changed is due for a report all the same.
-    fn due_report(&self, slot: u32, now: i64, first_of_direction: bool) -> Option<Report> {
+    fn due_report(&self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
         let flow = self.table.flow(slot);
         let tracked = flow.tracked.as_ref()?;
         let packets = flow.packets[0] + flow.packets[1];
         let next_duration = self.limits.duration_milestones.get(usize::from(tracked.durations));
-        if self.limits.packet_milestones.contains(&packets)
-            || (first_of_direction && !self.limits.packet_milestones.is_empty())
+        let before = packets - counted.packets;
+        if self.limits.packet_milestones.iter().any(|wanted| (before + 1..=packets).contains(wanted))
+            || (counted.first_of_direction && !self.limits.packet_milestones.is_empty())
             || next_duration.is_some_and(|&next| now.saturating_sub(flow.start) >= next)
         {
             return Some(Report::Milestone);
@@ -587,6 +707,7 @@ impl Shard {
             protocol,
             finding,
             evidence: tracked.candidate.evidence().clone(),
+            via_proxy: matches!(flow.track, Track::Stream(segments) if segments.via_proxy),
             packets: flow.packets,
             bytes: flow.bytes,
             start: flow.start,
@@ -616,9 +737,40 @@ fn deadline(flow: &Flow) -> i64 {
     flow.seen.saturating_add(seconds * SECOND)
 }
 
+/// Which end of a flow a packet came from: 0 the sender of its first packet.
+fn direction(flow: &Flow, routed: &Routed) -> usize {
+    usize::from(routed.from_low != flow.first_is_low)
+}
+
+/// A packet as fingerprints see it.
+fn flow_packet<'a>(track: &'a Track, routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket<'a> {
+    let packet = &routed.packet;
+    FlowPacket {
+        payload,
+        length: packet.payload_length,
+        number: routed.number,
+        time: routed.time,
+        direction: own as u8,
+        transport: packet.transport,
+        ip_version: packet.ip_version,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        checksum_zero: packet.has_no_checksum(),
+        sequence: packet.tcp_sequence,
+        stream_start: false,
+        runs: match track {
+            Track::Datagrams(runs) => runs,
+            Track::Stream(_) => &Track::NO_RUNS,
+        },
+    }
+}
+
 /// TCP: notes openings and closings; whether this payload is the first of its direction.
-fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
+fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) -> bool {
     let Track::Stream(segments) = &mut flow.track else { return false };
+    if segments.looked[own] < PROXY_SEGMENTS && is_http_connect(payload) {
+        segments.via_proxy = true;
+    }
     let flags = packet.tcp_flags;
     if flags & tcp_flags::SYN != 0 {
         // Data may come with the SYN (RFC 7413), and begins behind it.
@@ -634,6 +786,12 @@ fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
         segments.looked[own] = segments.looked[own].saturating_add(1);
     }
     flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
+}
+
+/// What opens a tunnel through an HTTP proxy, or the proxy's consent (RFC 9110, 9.3.6).
+fn is_http_connect(payload: &[u8]) -> bool {
+    payload.starts_with(b"CONNECT ")
+        || payload.first_chunk::<12>().is_some_and(|line| line.starts_with(b"HTTP/1.") && &line[8..] == b" 200")
 }
 
 fn worth_a_look(track: &Track, own: usize) -> bool {

@@ -25,6 +25,8 @@ pub struct Segments {
     pub start: [Option<u32>; 2],
     /// Payloads looked at, by direction.
     pub looked: [u8; 2],
+    /// It began with HTTP CONNECT, or with a proxy's answer.
+    pub via_proxy: bool,
 }
 
 /// What an undecided flow keeps for fingerprints.
@@ -38,8 +40,15 @@ pub enum Track {
 
 impl Default for Track {
     fn default() -> Self {
-        Self::Datagrams([Run::default(); 2])
+        Self::NONE
     }
+}
+
+impl Track {
+    /// No runs: nothing was seen, or it is a stream.
+    pub const NO_RUNS: [Run; 2] = [Run::NONE; 2];
+    /// Nothing was seen.
+    pub const NONE: Self = Self::Datagrams(Self::NO_RUNS);
 }
 
 /// What a flow keeps once a fingerprint wants state.

@@ -17,6 +17,8 @@ fn limits() -> Limits {
         undecided: 64,
         attempts: 64,
         recognised: 64,
+        fragmented: 64,
+        remove_duplicates: false,
         update_interval: 1_800 * SECOND,
         packet_milestones: Vec::new(),
         duration_milestones: Vec::new(),

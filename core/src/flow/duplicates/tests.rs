@@ -1,0 +1,66 @@
+//! What is a copy, and what is not.
+
+use super::*;
+use crate::decode::Packet;
+
+fn routed(change: impl Fn(&mut Packet)) -> Routed {
+    let mut packet = Packet {
+        transport: Transport::Tcp,
+        ip_version: 4,
+        ip_length: 100,
+        payload_length: 60,
+        identification: 7,
+        checksum: 9,
+        tcp_sequence: 1_000,
+        ..Packet::default()
+    };
+    change(&mut packet);
+    Routed { packet, hash: 1, key: Default::default(), pair: 0, from_low: true, number: 1, time: 0, now: 0 }
+}
+
+#[test]
+fn a_copy_is_the_same_in_all_that_a_router_leaves_as_it_is() {
+    let payload = [5; 60];
+    let first = routed(|_| ());
+    let copied = |second: &Routed, payload: &[u8]| {
+        let mut recent = Recent::default();
+        assert!(!recent.has_seen(&first, &[5; 60]));
+        recent.has_seen(second, payload)
+    };
+    assert!(copied(&first, &payload));
+    // Another VLAN and another MAC: neither is looked at.
+    assert!(copied(&routed(|packet| packet.vlans = crate::decode::Vlans(9)), &payload));
+    for (what, other) in [
+        ("identification", routed(|packet| packet.identification = 8)),
+        ("checksum", routed(|packet| packet.checksum = 10)),
+        ("length", routed(|packet| packet.ip_length = 101)),
+        ("sequence", routed(|packet| packet.tcp_sequence = 1_001)),
+        ("direction", Routed { from_low: false, ..first }),
+        ("flow", Routed { hash: 2, ..first }),
+        ("too late", Routed { now: WINDOW + 1, ..first }),
+        ("part", routed(|packet| packet.fragment = Some(crate::decode::Fragment { offset: 8, ..Default::default() }))),
+    ] {
+        assert!(!copied(&other, &payload), "{what}");
+    }
+    assert!(!copied(&first, &[6; 60]), "payload");
+    assert!(copied(&Routed { now: WINDOW, ..first }, &payload), "a little later");
+}
+
+#[test]
+fn ipv6_acknowledgments_may_be_sent_twice_in_earnest() {
+    let mut recent = Recent::default();
+    let six = |length| routed(|packet| (packet.ip_version, packet.payload_length) = (6, length));
+    assert!(!recent.has_seen(&six(0), &[]) && !recent.has_seen(&six(0), &[]));
+    assert!(!recent.has_seen(&six(1), &[1]) && recent.has_seen(&six(1), &[1]));
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_can_be_forgotten() {
+    let mut recent = Recent::default();
+    let packets: Vec<_> = (0..20 * REMEMBERED as u64).map(|hash| Routed { hash, ..routed(|_| ()) }).collect();
+    assert!(!packets.iter().any(|packet| recent.has_seen(packet, &[])));
+    assert!(recent.has_seen(packets.last().unwrap(), &[]));
+    assert!(packets.iter().filter(|packet| recent.has_seen(packet, &[])).count() <= REMEMBERED);
+    recent.clear();
+    assert!(!recent.has_seen(packets.last().unwrap(), &[]));
+}
