@@ -88,6 +88,10 @@ pub struct SettingError {
     pub expected: &'static str,
 }
 
+/// A subscribers' prefix that is none.
+pub const NO_PREFIX: SettingError =
+    SettingError { setting: "subscribers", expected: "prefixes: 4 or 16 bytes and a length" };
+
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: expected {}", self.setting, self.expected)
@@ -531,6 +535,12 @@ impl Engine {
         self.settings = settings;
         // Workers that are gone show with the next batch.
         let _ = self.command(&Command::Milestones(Arc::new(self.settings.limits())));
+        Ok(())
+    }
+
+    /// Replaces the subscribers' prefixes, whose own tunnels are not opened.
+    pub fn set_subscribers(&mut self, subscribers: &[(Vec<u8>, u8)]) -> Result<(), SettingError> {
+        self.settings.peel = Peel::new(self.settings.peel.mode(), subscribers).ok_or(NO_PREFIX)?;
         Ok(())
     }
 

@@ -285,6 +285,7 @@ pub fn segments(data: &[u8]) {
             destination_port: 1_194,
             sequence,
             stream_start,
+            record_start: kind & 4 != 0,
             ..flow.packet(payload, kind & 1)
         };
         watch.take(&packet);
@@ -318,6 +319,7 @@ impl Flow {
             checksum_zero: false,
             sequence: 0,
             stream_start: false,
+            record_start: false,
             runs: &self.runs,
         }
     }

@@ -351,7 +351,7 @@ impl Engine {
             max_recognised,
             max_fragmented,
             remove_duplicates,
-            peel: parse("subscribers", "prefixes: 4 or 16 bytes and a length", Peel::new(peel, &subscribers))?,
+            peel: Peel::new(peel, &subscribers).ok_or_else(|| setting_error(&engine::NO_PREFIX))?,
             update_interval: update_interval_s,
             packet_milestones,
             duration_milestones: nanoseconds(&duration_milestones_s),
@@ -406,6 +406,11 @@ impl Engine {
         let durations = nanoseconds(&duration_milestones_s);
         self.with(py, |state| state.engine.set_milestones(packet_milestones, durations))
             .map_err(|error| setting_error(&error))
+    }
+
+    fn set_subscribers(&self, py: Python<'_>, subscribers: Vec<(Vec<u8>, u8)>) -> PyResult<()> {
+        let replaced = self.with(py, |state| state.engine.set_subscribers(&subscribers));
+        replaced.map_err(|error| setting_error(&error))
     }
 
     fn review_at(&self, py: Python<'_>, instants_ns: Vec<i64>) {

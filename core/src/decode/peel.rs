@@ -58,6 +58,11 @@ impl Peel {
         Some(Self { mode, ipv4: merged(ipv4), ipv6: merged(ipv6) })
     }
 
+    /// The setting.
+    pub fn mode(&self) -> PeelMode {
+        self.mode
+    }
+
     /// Whether a tunnel whose outer header is in `packet` is opened.
     pub(super) fn opens(&self, packet: &Packet) -> bool {
         match self.mode {

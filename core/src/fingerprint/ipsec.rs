@@ -348,6 +348,12 @@ impl Ike {
     }
 }
 
+/// The prefix, or the head of an answer, cut short.
+pub(super) fn needs_more(start: &[u8]) -> bool {
+    STREAM_PREFIX.starts_with(start)
+        || (start.len() < ANSWER_HEAD && start.get(2..).is_some_and(|body| body.iter().take(4).all(|&byte| byte == 0)))
+}
+
 /// A first fragment of IKE whose payloads go on in the others.
 pub(super) fn needs_all(packet: &FlowPacket<'_>) -> bool {
     Ike::parse(packet).is_some_and(|ike| ike.body == Body::Cut)
@@ -438,6 +444,8 @@ pub struct Ipsec {
 
 /// What opens a stream (RFC 9329, 4); who answers sends none.
 const STREAM_PREFIX: [u8; 6] = *b"IKETCP";
+/// The length, the marker, and IKE up to its version and exchange.
+const ANSWER_HEAD: usize = 2 + 4 + 19;
 /// Records in a row of one SPI whose sequence numbers rise, in a stream that was joined in the middle. They are no more
 /// than possible: a session number and a counter behind a length are what many protocols send. IKE confirms.
 const RECORDS_MIDSTREAM: u16 = 12;
@@ -451,8 +459,8 @@ impl Framing for TcpFraming {
     }
 
     fn is_legal(&self, length: u32, first: Option<u8>) -> bool {
-        // IKE behind its marker, ESP in fours, or the keepalive that Linux accepts.
-        (first == Some(0) && length >= 4 + HEADER as u32)
+        // IKE behind its marker, ESP in fours, or the keepalive that Linux accepts; before the first byte, any of them.
+        (first.is_none_or(|byte| byte == 0) && length >= 4 + HEADER as u32)
             || (length >= SMALLEST_ESP && length.is_multiple_of(4))
             || (length == 1 && first.is_none_or(|byte| byte == 0xff))
     }
@@ -489,13 +497,13 @@ impl Fingerprint for Ipsec {
             Transport::Esp | Transport::Ah => true,
             Transport::Tcp => {
                 if packet.stream_start {
-                    // The prefix, or an answer: a record of IKE.
+                    // The prefix, or an answer: a record of IKE, to its version.
                     packet.payload.starts_with(&STREAM_PREFIX)
                         || (packet.u16(0).is_some_and(|length| length >= 2 + 4 + HEADER as u16)
                             && packet.u32(2) == Some(0)
                             && matches!(packet.array::<2>(22), Some([_, IKEV1 | IKEV2])))
                 } else {
-                    chain_closes(packet.payload, packet.length, &TcpFraming)
+                    packet.record_start || chain_closes(packet.payload, packet.length, &TcpFraming)
                 }
             }
         }
@@ -706,6 +714,9 @@ impl Ipsec {
             sequence = sequence.wrapping_add(STREAM_PREFIX.len() as u32);
             (payload, length, at_start) = (rest, length - STREAM_PREFIX.len() as u32, false);
             stream.begin(sequence);
+        }
+        if packet.record_start {
+            stream.join(sequence);
         }
         stream.feed(sequence, payload, length, at_start, &TcpFraming, |record| self.record(packet, record, found));
         self.streams[own] = stream;

@@ -9,11 +9,13 @@
 mod evidence;
 pub mod ipsec;
 pub mod openvpn;
+mod resync;
 mod run;
 pub(crate) mod stream;
 pub mod wireguard;
 
 pub use evidence::{Evidence, EvidenceKind, EvidenceSet};
+pub use resync::Resync;
 pub use run::Run;
 
 use crate::decode::Transport;
@@ -239,6 +241,8 @@ pub struct FlowPacket<'a> {
     pub sequence: u32,
     /// TCP: the payload begins right behind the sender's SYN.
     pub stream_start: bool,
+    /// TCP: the payload begins with a record, to which a chain of others led.
+    pub record_start: bool,
     /// UDP: words and counters of both directions, this packet included.
     pub runs: &'a [Run; 2],
 }
@@ -303,6 +307,11 @@ pub fn evidence_kinds() -> impl Iterator<Item = &'static EvidenceKind> {
 /// Whether any protocol wants state for the flow of this packet.
 pub fn screen(packet: &FlowPacket<'_>) -> bool {
     WireGuard::screen(packet) || Ipsec::screen(packet) || OpenVpn::screen(packet)
+}
+
+/// Whether what a stream begins with is too short to tell what it is: a record or a request cut in its first bytes.
+pub fn needs_more(start: &[u8]) -> bool {
+    start.len() < 3 || b"CONNECT ".starts_with(start) || ipsec::needs_more(start)
 }
 
 /// Whether the first fragment of a datagram says too little without the others.

@@ -476,7 +476,7 @@ impl DataRun {
         // What stands behind the counter is a tag or ciphertext.
         let scrambled = run.is_scrambled();
         match opcode {
-            DATA_V2 if scrambled && run.epoch > 1 && run.epoch >= run.word => {
+            DATA_V2 if scrambled && run.epoch > 1 && run.epoch >= run.word && run.is_early_epoch() => {
                 levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12])
             }
             DATA_V2 if scrambled && run.word > 1 && packet_id_v2 < LARGEST_PACKET_ID => {
@@ -580,7 +580,9 @@ impl Fingerprint for OpenVpn {
             Transport::Tcp => match packet.payload.first_chunk::<3>() {
                 Some(&[high, low, first]) => {
                     let record = u32::from(u16::from_be_bytes([high, low]));
-                    if packet.stream_start && is_hard_reset(first >> 3) {
+                    if packet.record_start {
+                        record_is_legal(record, Some(first))
+                    } else if packet.stream_start && is_hard_reset(first >> 3) {
                         record_is_legal(record, Some(first)) && record <= 54 + *WRAPPED_KEY.end()
                     } else {
                         chain_closes(packet.payload, packet.length, &record_is_legal)
@@ -598,6 +600,9 @@ impl Fingerprint for OpenVpn {
             Transport::Tcp => {
                 let direction = usize::from(packet.direction & 1);
                 let mut stream = std::mem::take(&mut self.streams[direction]);
+                if packet.record_start {
+                    stream.join(packet.sequence);
+                }
                 stream.feed(
                     packet.sequence,
                     packet.payload,
@@ -837,9 +842,7 @@ impl OpenVpn {
         }
         // One clear byte before the counter is little: a keepalive or a renegotiation must speak for it.
         let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some();
-        let is_sure = enough_in_clear
-            && run.lengths_differ()
-            && (record.is_some() || is_surely_data(opcode, run, &runs[own ^ 1]));
+        let is_sure = enough_in_clear && run.lengths_differ() && is_surely_data(opcode, run, &runs[own ^ 1]);
         let level = if is_sure && format.confirmed.is_some_and(|least| format.count >= least) {
             Confidence::Confirmed
         } else if format.count >= format.likely {

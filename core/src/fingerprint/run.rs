@@ -138,6 +138,12 @@ impl Run {
         (u32_at(&self.head, 4), u32_at(&self.head, 1))
     }
 
+    /// The latest u16 at 4 and u48 at 6 are an epoch and a packet id as OpenVPN's format counts them from 1 and from 0:
+    /// an epoch lasts for billions of packets.
+    pub fn is_early_epoch(&self) -> bool {
+        u32_at(&self.head, 4) >> 28 == 0 && u32_at(&self.head, 6) >> 24 == 0
+    }
+
     /// Lengths in the run differ.
     pub fn lengths_differ(&self) -> bool {
         self.flags & LENGTHS_DIFFER != 0

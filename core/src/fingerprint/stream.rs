@@ -3,6 +3,8 @@
 //! Kept of a direction is a cursor and at most the head of one record, never a stream. Loss inside the body
 //! of a record costs nothing; loss of a record's head ends the chain until a segment begins a new one.
 
+use super::Resync;
+
 /// Bytes at the head of a record that fingerprints may look at: the longest reset (98 bytes) and some.
 const HEAD: usize = 112;
 /// Bytes of the length field.
@@ -57,14 +59,35 @@ pub struct Cursor {
     records: u32,
     tries: u8,
     held_length: u8,
-    /// The length and the head of a record that is cut by a segment's end; most never are.
-    held: Option<Box<[u8; HEAD]>>,
+    /// What most streams never need.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug)]
+struct Rare {
+    /// The length and the head of a record that is cut by a segment's end.
+    held: [u8; HEAD],
+    /// Where the chain is looked for when it was lost.
+    resync: Resync,
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        Self { held: [0; HEAD], resync: Resync::default() }
+    }
 }
 
 impl Cursor {
     /// The chain begins at this sequence number.
     pub fn begin(&mut self, sequence: u32) {
         *self = Self { synchronised: true, from_start: true, next: sequence, ..Self::default() };
+    }
+
+    /// A record begins at this sequence number, in mid-stream.
+    pub fn join(&mut self, sequence: u32) {
+        if !self.synchronised {
+            *self = Self { synchronised: true, next: sequence, tries: self.tries, ..Self::default() };
+        }
     }
 
     /// Takes a segment's payload (`length` bytes on the wire) and gives each record whose head it completes.
@@ -109,10 +132,15 @@ impl Cursor {
                 return;
             }
             self.tries += 1;
+            let mut offset = 0;
             if !chain_closes(payload, length, framing) {
-                return;
+                let resync = &mut self.rare.get_or_insert_default().resync;
+                let Some(found) = resync.feed(sequence, payload, length) else { return };
+                offset = found;
             }
-            *self = Self { synchronised: true, next: sequence, tries: self.tries, ..Self::default() };
+            payload = payload.get(offset..).unwrap_or_default();
+            length -= offset as u32;
+            self.join(sequence.wrapping_add(offset as u32));
         }
         self.next = self.next.wrapping_add(length);
         self.walk(payload, length, framing, &mut each);
@@ -141,7 +169,7 @@ impl Cursor {
                 self.skip = PREFIX as u32 + record;
                 continue;
             }
-            let buffer = self.held.get_or_insert_with(|| Box::new([0; HEAD]));
+            let buffer = &mut self.rare.get_or_insert_default().held;
             let record_length = |buffer: &[u8; HEAD]| framing.body(u16::from_be_bytes([buffer[0], buffer[1]]));
             let wanted = match held {
                 ..PREFIX => PREFIX,
@@ -171,7 +199,7 @@ impl Cursor {
             }
             self.emit(record, &head, each);
             self.skip = (PREFIX as u32 + record).saturating_sub((held + take - captured) as u32);
-            (self.held, self.held_length) = (None, 0);
+            (self.rare, self.held_length) = (None, 0);
         }
     }
 

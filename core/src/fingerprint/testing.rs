@@ -144,6 +144,7 @@ impl Conversation {
             checksum_zero: self.checksum_zero,
             sequence,
             stream_start,
+            record_start: false,
             runs: &self.runs,
         };
         if self.candidate.is_none() && (self.looked[own] > SEGMENTS_LOOKED_AT || !screen(&packet)) {

@@ -334,9 +334,8 @@ impl Shard {
     fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
         let slot = self.slot(routed);
         let packet = &routed.packet;
-        let hold = (packet.transport == Transport::Udp
-            && fingerprint::needs_all(&flow_packet(&Track::NONE, routed, payload, 0)))
-        .then_some((UDP_HEADER, payload));
+        let hold = (packet.transport == Transport::Udp && fingerprint::needs_all(&flow_packet(routed, payload, 0)))
+            .then_some((UDP_HEADER, payload));
         let mut given_up = Vec::new();
         let first = self.fragments.first(routed, self.flow_of_datagram(slot), hold, &mut given_up);
         let (packets, octets) = (1 + first.waiting.0, u64::from(packet.ip_length) + first.waiting.1);
@@ -428,7 +427,19 @@ impl Shard {
         {
             runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
         }
-        let looked_at = FlowPacket { number, stream_start, ..flow_packet(&flow.track, routed, payload, own) };
+        let mut joined = Vec::new();
+        let mut looked_at = FlowPacket { number, stream_start, ..flow_packet(routed, payload, own) };
+        if let Track::Stream(segments) = &mut flow.track {
+            if segments.join_beginning(&mut looked_at, &mut joined) {
+                return self.close_if_ended(slot, routed.now);
+            }
+            if flow.tracked.is_none() {
+                segments.find_record(&mut looked_at);
+            } else {
+                segments.resync = None;
+            }
+        }
+        let looked_at = FlowPacket { runs: flow.track.runs(), ..looked_at };
         if flow.tracked.is_none() {
             if !worth_a_look(&flow.track, own) || !fingerprint::screen(&looked_at) {
                 if is_l2tp_opening(&looked_at) {
@@ -707,7 +718,7 @@ impl Shard {
             protocol,
             finding,
             evidence: tracked.candidate.evidence().clone(),
-            via_proxy: matches!(flow.track, Track::Stream(segments) if segments.via_proxy),
+            via_proxy: matches!(&flow.track, Track::Stream(segments) if segments.via_proxy),
             packets: flow.packets,
             bytes: flow.bytes,
             start: flow.start,
@@ -743,7 +754,7 @@ fn direction(flow: &Flow, routed: &Routed) -> usize {
 }
 
 /// A packet as fingerprints see it.
-fn flow_packet<'a>(track: &'a Track, routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket<'a> {
+fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket<'a> {
     let packet = &routed.packet;
     FlowPacket {
         payload,
@@ -758,10 +769,8 @@ fn flow_packet<'a>(track: &'a Track, routed: &Routed, payload: &'a [u8], own: us
         checksum_zero: packet.has_no_checksum(),
         sequence: packet.tcp_sequence,
         stream_start: false,
-        runs: match track {
-            Track::Datagrams(runs) => runs,
-            Track::Stream(_) => &Track::NO_RUNS,
-        },
+        record_start: false,
+        runs: &Track::NO_RUNS,
     }
 }
 

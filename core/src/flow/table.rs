@@ -3,7 +3,7 @@
 use super::FlowKey;
 use super::wheel::{Linked, Links, Wheel};
 use crate::decode::{Path, Vlans};
-use crate::fingerprint::{Candidate, Finding, PairFacts, Protocol, Run};
+use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
 use hashbrown::HashTable;
 
 /// Which bound a flow counts against.
@@ -19,7 +19,7 @@ pub enum Pool {
 }
 
 /// TCP of an undecided flow: whether a payload is the stream's first, and how often it was looked at.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Segments {
     /// Sequence number behind the SYN, by direction.
     pub start: [Option<u32>; 2],
@@ -27,10 +27,14 @@ pub struct Segments {
     pub looked: [u8; 2],
     /// It began with HTTP CONNECT, or with a proxy's answer.
     pub via_proxy: bool,
+    /// What a direction began with, while that is too short to tell what it is.
+    pub beginnings: Option<Box<[Vec<u8>; 2]>>,
+    /// Where records are looked for in a stream that was joined in the middle.
+    pub resync: Option<Box<[Resync; 2]>>,
 }
 
 /// What an undecided flow keeps for fingerprints.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Track {
     /// UDP, ESP, AH.
     Datagrams([Run; 2]),
@@ -49,6 +53,69 @@ impl Track {
     pub const NO_RUNS: [Run; 2] = [Run::NONE; 2];
     /// Nothing was seen.
     pub const NONE: Self = Self::Datagrams(Self::NO_RUNS);
+
+    /// What fingerprints are shown of it.
+    pub fn runs(&self) -> &[Run; 2] {
+        match self {
+            Self::Datagrams(runs) => runs,
+            Self::Stream(_) => &Self::NO_RUNS,
+        }
+    }
+}
+
+/// Segments shorter than this are not those of a bulk transfer.
+const BULK_SEGMENT: usize = 512;
+/// Longest beginning that can be too short to tell what it is.
+const LONGEST_BEGINNING: usize = 32;
+
+impl Segments {
+    /// Puts the first segments of a direction together while they are too short to tell what they begin. True when
+    /// this one is kept for the next one, and is not to be looked at; `joined` holds what was put together.
+    pub fn join_beginning<'a>(&mut self, packet: &mut FlowPacket<'a>, joined: &'a mut Vec<u8>) -> bool {
+        let own = usize::from(packet.direction & 1);
+        if packet.length == 0 {
+            return false;
+        }
+        let kept = self.beginnings.as_mut().map(|beginnings| std::mem::take(&mut beginnings[own])).unwrap_or_default();
+        let start = self.start[own];
+        let follows =
+            !kept.is_empty() && start.map(|start| start.wrapping_add(kept.len() as u32)) == Some(packet.sequence);
+        if !follows && !packet.stream_start {
+            return false;
+        }
+        let captured = packet.payload.len() as u32 == packet.length;
+        let length = if follows { kept.len() } else { 0 } + packet.payload.len();
+        if follows || (captured && length < LONGEST_BEGINNING) {
+            if follows {
+                *joined = kept;
+            }
+            joined.extend_from_slice(packet.payload);
+            if captured && length < LONGEST_BEGINNING && fingerprint::needs_more(joined) {
+                self.beginnings.get_or_insert_default()[own] = std::mem::take(joined);
+                return true;
+            }
+            packet.length += (joined.len() - packet.payload.len()) as u32;
+            packet.sequence = start.unwrap_or(packet.sequence);
+            packet.payload = joined;
+            packet.stream_start = true;
+        }
+        false
+    }
+
+    /// In a stream whose beginning was not seen, looks for a record to begin with.
+    pub fn find_record(&mut self, packet: &mut FlowPacket<'_>) {
+        let own = usize::from(packet.direction & 1);
+        if self.start[own].is_some() || packet.payload.len() < BULK_SEGMENT {
+            return;
+        }
+        let resync = self.resync.get_or_insert_default();
+        if let Some(offset) = resync[own].feed(packet.sequence, packet.payload, packet.length) {
+            packet.payload = packet.payload.get(offset..).unwrap_or_default();
+            packet.sequence = packet.sequence.wrapping_add(offset as u32);
+            packet.length -= offset as u32;
+            packet.record_start = true;
+        }
+    }
 }
 
 /// What a flow keeps once a fingerprint wants state.
