@@ -236,6 +236,8 @@ class Engine:
         self, packet_milestones: Sequence[int], duration_milestones_s: Sequence[float]
     ) -> None:
         """Replace those given at construction; ValueError as there."""
+    def set_subscribers(self, subscribers: Sequence[tuple[bytes, int]]) -> None:
+        """Replace those given at construction, from the next packet on; ValueError as there."""
     def review_at(self, instants_ns: Sequence[int]) -> None:
         """Replace the instants of the packet clock at which every reported flow that still runs is reported once
         as "milestone", `time_ns` being the clock; instants that have passed count as done. They hold for the

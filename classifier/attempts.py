@@ -57,6 +57,15 @@ class Attempts:
         self.evicted = 0
         """Windows that ended early because too many prefixes were active."""
 
+    @property
+    def due_ns(self) -> int:
+        """When the next summary is due: before that, `due` has nothing to give."""
+        if self._closed:
+            return 0
+        for window in self._windows.values():
+            return window.start_ns + WINDOW_NS
+        return 1 << 63
+
     def admit(self, source: bytes, destination: bytes, protocol: str, time_ns: int) -> bool:
         """Whether to announce this attempt; it is counted for a summary if not."""
         prefix = source[:3] if len(source) == 4 else source[:6]

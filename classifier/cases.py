@@ -1,8 +1,9 @@
-"""Which flag is the first of its case.
+"""Which flag is the first of its case, and when a case was first seen.
 
 A case is what people count: (subject prefix, remote address, protocol), where the prefix is the address
 for IPv4 and its /64 for IPv6. Many flows of one subscriber to one endpoint are one case. The first flag
-of a case says `first`; the next to say so comes 24 hours of packet time later at the earliest.
+of a case says `first`; the next to say so comes 24 hours of packet time later at the earliest. A case without
+an entry is first seen when its first flow begins, however often the subscriber connects anew.
 """
 
 from __future__ import annotations
@@ -46,6 +47,31 @@ class Cases:
             if time_ns - first_ns < DAY_NS:
                 return
             del self._first[case_id]
+
+
+class FirstSeen:
+    """When each case was first seen; of more than `limit`, the one not met for longest is forgotten."""
+
+    def __init__(self, limit: int = 131_072) -> None:
+        self._since: OrderedDict[tuple[bytes, bytes, str], int] = OrderedDict()
+        self._limit = limit
+        self.evicted = 0
+        """Cases forgotten: they count as seen for the first time again."""
+
+    def since(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
+        """The start of the earliest flow of the case; this one, which began at `start_ns`, included."""
+        case = (subject if len(subject) == 4 else subject[:8], remote, protocol)
+        since_ns = min(self._since.get(case, start_ns), start_ns)
+        self._since[case] = since_ns
+        self._since.move_to_end(case)
+        if len(self._since) > self._limit:
+            self._since.popitem(last=False)
+            self.evicted += 1
+        return since_ns
+
+    def clear(self) -> None:
+        """Forget them all: another capture begins."""
+        self._since.clear()
 
 
 def subject_prefix(address: bytes) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from classifier import _core
 
 SCHEMA_VERSION = "1.0"
 NANOSECONDS = 1_000_000_000
+MAX_FAULTS = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,6 +46,7 @@ class Vpn(TypedDict):
     phase: str
     oneway: bool
     midflow: bool
+    via_proxy: bool
     evidence: list[EvidenceItem]
     ruled_out: list[str]
 
@@ -67,6 +69,8 @@ class Was(TypedDict):
     verdict: str
     action: str
     rule: str
+    register_serial: NotRequired[int | None]
+    policy_hash: NotRequired[str]
 
 
 class PolicyItem(TypedDict):
@@ -147,15 +151,81 @@ class AttemptsEvent(TypedDict):
     version: str
 
 
+class Judged(TypedDict):
+    """One judgement of a flow, for comparison with another one."""
+
+    verdict: str
+    action: str
+    rule: str
+    subject: str
+    case_id: str
+    register_serial: int | None
+    policy_hash: str
+
+
+class CorrectionItem(TypedDict):
+    """What a flow, or a case, was said to be and what it is by now."""
+
+    scope: Literal["flow", "case"]
+    case_id: str
+    protocol: str
+    flows: int
+    was: Judged
+    now: Judged
+    entries: list[EntryItem]
+    why: str
+
+
+class CorrectionEvent(TypedDict):
+    """A verdict that changes when it is given again."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["correction"]
+    flow_id: NotRequired[int]
+    community_id: NotRequired[str]
+    pcap_filename: NotRequired[str]
+    src_ip: NotRequired[str]
+    src_port: NotRequired[int]
+    dest_ip: NotRequired[str]
+    dest_port: NotRequired[int]
+    correction: CorrectionItem
+    version: str
+
+
 class RegisterItem(TypedDict):
     """The register snapshot that was asked."""
 
     source: str
     serial: int
     issued_at: str
-    next_update: str
+    next_update: str | None
     sha256: str
     entries: int
+
+
+class Before(TypedDict):
+    """The register and policy in force before."""
+
+    register_serial: int | None
+    policy_hash: str
+
+
+class RegisterEvent(TypedDict):
+    """A register or policy that was to be loaded while the run was on."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["register"]
+    event: str
+    register: RegisterItem | None
+    policy_hash: str
+    was: Before
+    faults: NotRequired[list[str]]
+    faults_found: NotRequired[int]
+    version: str
 
 
 class LinkTypeItem(TypedDict):
@@ -183,6 +253,8 @@ class Stats(TypedDict):
     keep: str
     min_confidence: str
     flow_key: str
+    peel: str
+    remove_duplicates: bool
     as_of: str | None
     register: RegisterItem | None
     policy_hash: str
@@ -204,7 +276,7 @@ class StatsEvent(TypedDict):
     version: str
 
 
-Event = VpnEvent | AttemptsEvent | StatsEvent
+Event = VpnEvent | AttemptsEvent | CorrectionEvent | RegisterEvent | StatsEvent
 
 
 def attempts_event(time_ns: int, sensor: str, capture: str, attempts: AttemptsItem) -> AttemptsEvent:
@@ -218,6 +290,33 @@ def attempts_event(time_ns: int, sensor: str, capture: str, attempts: AttemptsIt
         "attempts": attempts,
         "version": _core.version,
     }
+
+
+def register_event(
+    time_ns: int,
+    sensor: str,
+    event: Literal["loaded", "refused"],
+    register: RegisterItem | None,
+    policy_hash: str,
+    was: Before,
+    faults: Sequence[str] = (),
+) -> RegisterEvent:
+    """What is in force from here on; `faults` say why it is what was in force before."""
+    made: RegisterEvent = {
+        "timestamp": rfc3339(time_ns),
+        "schema": SCHEMA_VERSION,
+        "sensor": sensor,
+        "event_type": "register",
+        "event": event,
+        "register": register,
+        "policy_hash": policy_hash,
+        "was": was,
+        "version": _core.version,
+    }
+    if faults:
+        made["faults"] = list(faults[:MAX_FAULTS])
+        made["faults_found"] = len(faults)
+    return made
 
 
 def stats_event(time_ns: int, sensor: str, event: str, stats: Stats) -> StatsEvent:

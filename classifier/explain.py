@@ -2,24 +2,31 @@
 
 Reads an event file line by line and tells, of each flow asked for, what its last event says: which
 evidence was seen in which packet and where that is specified, what it adds up to, what was ruled out,
-then which entries and which rule gave the verdict. Only flows that have not ended are held in memory.
+then which entries and which rule gave the verdict, and what would have led to another one. Only flows
+that have not ended are held in memory and, for an address, at most `MAX_FLOWS` that have.
 """
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
-import json
-import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
+from typing import cast
 
 from classifier import _core
-from classifier.errors import ClassifierError
-from classifier.events import EntryItem, PolicyItem, VpnEvent, Was, faults, schema
+from classifier.event_file import EventFiles
+from classifier.events import EntryItem, PolicyItem, RegisterItem, VpnEvent, Was, parse_time, schema
+from classifier.letter import letter
 from classifier.policy import DEFAULT_RULE, NO_REGISTER_RULE
+from classifier.remedy import what_would_change
 from classifier.sinks.report import endpoint
+from classifier.words import number
+
+MAX_FLOWS = 500
 
 FLAG = (
     "A flag says that no registration matched. It is a question, not a finding against a person: look for a "
@@ -45,88 +52,143 @@ _ACTION = {
 _RULE = {DEFAULT_RULE: "since no rule matched", NO_REGISTER_RULE: "since no register was given"}
 
 
-class EventFileError(ClassifierError):
-    """An event file cannot be understood: which line, which field."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which flows are asked for; what is None does not matter."""
+
+    flow_id: int | None = None
+    address: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+    """Holds either end."""
+    from_ns: int | None = None
+    until_ns: int | None = None
+    """They had a packet, or were between two, from the one to the other."""
+
+    def fits(self, event: VpnEvent) -> bool:
+        """Whether an event's flow is asked for, by all that never changes about it."""
+        if self.flow_id is not None and event["flow_id"] != self.flow_id:
+            return False
+        if (
+            self.address is not None
+            and not self._holds(event["src_ip"])
+            and not self._holds(event["dest_ip"])
+        ):
+            return False
+        return self.until_ns is None or parse_time(event["flow"]["start"]) <= self.until_ns
+
+    def lasted(self, event: VpnEvent) -> bool:
+        """Whether the flow went on for long enough, by its last event."""
+        return self.from_ns is None or parse_time(event["flow"]["end"]) >= self.from_ns
+
+    def _holds(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return self.address is not None and address in self.address
 
 
 def explain(
-    path: str,
-    *,
-    flow_id: int | None = None,
-    address: str | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    path: str, wanted: Wanted | None = None, on_warning: Callable[[str], None] | None = None
 ) -> Iterator[str]:
     """One explanation for each flow of the event file at `path` ("-" is standard input) that fits.
 
-    `address` is either end's, in any spelling. EventFileError names the line and the field. `on_warning` is
-    told, at the end, when the file is not complete.
+    With an address, flows come in the order in which they began, at most `MAX_FLOWS` of them, after a line
+    that counts them; else in the order in which they end. EventFileError names the line and the field.
+    `on_warning` is told, at the end, when the file is not complete.
     """
-    wanted = None if address is None else ipaddress.ip_address(address)
+    wanted = wanted or Wanted()
+    if wanted.address is None:
+        for story in stories(path, wanted, on_warning):
+            yield describe(story)
+        return
+    found: list[tuple[int, int, list[VpnEvent]]] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    for story in stories(path, wanted, on_warning):
+        policy = story[-1]["policy"]
+        counts[policy["verdict"], policy["action"]] += 1
+        # Of too many, the latest are kept.
+        heapq.heappush(found, (parse_time(story[-1]["flow"]["start"]), counts.total(), story))
+        if len(found) > MAX_FLOWS:
+            heapq.heappop(found)
+    if not found:
+        return
+    yield _summary(wanted, counts)
+    for _, _, story in sorted(found, key=lambda item: item[:2]):
+        yield describe(story)
+
+
+def stories(
+    path: str,
+    wanted: Wanted,
+    on_warning: Callable[[str], None] | None = None,
+    registers: dict[int, RegisterItem] | None = None,
+) -> Iterator[list[VpnEvent]]:
+    """The last event of each flow that fits, after those before it that changed its judgement.
+
+    `registers` is filled with the registers that the file names, by serial.
+    """
+    document = schema()
     # Flow ids of two captures may coincide: only the last part of a capture's name goes into them.
     events: dict[tuple[str, int], list[VpnEvent]] = {}
-    for event in _read(path, on_warning):
-        if flow_id is not None and event["flow_id"] != flow_id:
+    for line in EventFiles([path], on_warning):
+        line.check(document)
+        if registers is not None:
+            item = line.event.get("register") or line.event.get("stats", {}).get("register")
+            if item is not None:
+                registers[item["serial"]] = item
+        if line.event["event_type"] != "vpn":
             continue
-        if wanted is not None and wanted not in (_address(event["src_ip"]), _address(event["dest_ip"])):
+        event = cast(VpnEvent, line.event)
+        if not wanted.fits(event):
             continue
-        key = event["pcap_filename"], event["flow_id"]
-        story = events.setdefault(key, [])
+        story = events.setdefault((event["pcap_filename"], event["flow_id"]), [])
         # Of the events before, only those that changed the judgement have something to tell.
         if story and "was" not in story[-1]["policy"] and len(story) > 1:
             story.pop()
         story.append(event)
         if event["event"] == "ended":
-            yield describe(events.pop(key))
+            del events[event["pcap_filename"], event["flow_id"]]
+            if wanted.lasted(event):
+                yield story
     for story in events.values():
-        yield describe(story)
+        if wanted.lasted(story[-1]):
+            yield story
 
 
-def _read(path: str, on_warning: Callable[[str], None] | None) -> Iterator[VpnEvent]:
-    document = schema()
-    event: Any = None
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            where = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deep"
-            raise EventFileError(
-                f"{path}, line {number}{where}: not JSON ({reason}); expected an event a line, "
-                "as `vpn-classifier replay -o` writes them"
-            ) from None
-        found = next(faults(event, document), None)
-        if found is not None:
-            raise EventFileError(f"{path}, line {number}: {found}")
-        if event["event_type"] == "vpn":
-            yield cast(VpnEvent, event)
-    if event is None:
-        raise EventFileError(
-            f"{path}: empty; expected an event a line, as `vpn-classifier replay -o` writes them"
-        )
-    if on_warning is not None and (event["event_type"], event.get("event")) != ("stats", "ended"):
-        on_warning(
-            f"{path}: not complete: its last line is not the `stats` event `ended`, so events may be missing"
-        )
+def letter_for(
+    path: str, wanted: Wanted, zone: tzinfo = UTC, on_warning: Callable[[str], None] | None = None
+) -> str | None:
+    """The page for the subscriber of `wanted.address`; None when no flow is theirs.
+
+    One IPv6 address stands for its /64, which is what one line has.
+    """
+    address = wanted.address
+    if isinstance(address, ipaddress.IPv6Network) and address.prefixlen > 64:
+        address = address.supernet(new_prefix=64)
+    registers: dict[int, RegisterItem] = {}
+    events = (
+        story[-1]
+        for story in stories(path, replace(wanted, address=address), on_warning, registers)
+        # Not those in which this address is only the other end of somebody else's case.
+        if address is not None and address.overlaps(ipaddress.ip_network(story[-1]["policy"]["subject"]))
+    )
+    return letter(_plain(address), events, registers, zone)
 
 
-def _lines(path: str) -> Iterator[bytes]:
-    if path == "-":
-        if sys.stdin is None:  # closed by the caller (<&-)
-            raise EventFileError(f"{path}: cannot be read: standard input is closed")
-        yield from sys.stdin.buffer
-        return
-    try:
-        with Path(path).open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise EventFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+def _summary(wanted: Wanted, counts: Counter[tuple[str, str]]) -> str:
+    total = counts.total()
+    said = ", ".join(f"{count:,} {verdict} ({action})" for (verdict, action), count in sorted(counts.items()))
+    text = f"{number(total, 'flow')} with {_plain(wanted.address)}: {said}."
+    if total > MAX_FLOWS:
+        text += f" Only the latest {MAX_FLOWS:,} follow: --between T1 T2 asks for a shorter time."
+    return "\n".join(_wrap("", text)) + "\n"
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
+def _plain(address: ipaddress.IPv4Network | ipaddress.IPv6Network | None) -> str:
+    """One address without its length."""
+    if address is None:
+        return "any address"
+    return str(address.network_address if address.num_addresses == 1 else address)
 
 
 def describe(story: list[VpnEvent]) -> str:
@@ -187,6 +249,9 @@ def describe(story: list[VpnEvent]) -> str:
             lines += _wrap("  ", f"At {earlier['timestamp']} it changed from {was} to {now}.")
     if policy["action"] == "flag":
         lines += _wrap("  ", FLAG)
+    lines += ["", "What would change this"]
+    for text in what_would_change(event):
+        lines += _wrap("  ", text)
     return "\n".join(lines) + "\n"
 
 

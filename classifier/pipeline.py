@@ -1,47 +1,55 @@
 """From captures to events: poll the engine, ask register and policy, say what is new.
 
 Every flow is judged when it is first reported and whenever a report about it arrives; what was said
-about it last is kept as a tag in the engine, so no second table of flows exists here. Captures are
-independent: cases, rates and the packet clock begin anew with each, and the events of a capture do not
-depend on what else was read. The rule a reader would get wrong: the tag that a batch shows for a flow is
-the one from before the batch, so several rows of one flow need the batch's own memory (`_Batch`).
+about it last is kept as a tag in the engine, so no second table of flows exists here. When a date of
+register or policy passes, and when a new register or policy is taken, the engine reports the running flows
+once more. Captures are independent: cases, rates and the packet clock begin anew with each, and the events
+of a capture do not depend on what else was read. The rule a reader would get wrong: the tag that a batch
+shows for a flow is the one from before the batch, so several rows of one flow need the batch's own memory.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from classifier import _core
 from classifier.attempts import Attempts
-from classifier.cases import Cases, case_id, subject_prefix
+from classifier.cases import Cases, FirstSeen, case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.events import (
+    NANOSECONDS,
     SCHEMA_VERSION,
     AttemptsItem,
+    Before,
     Event,
-    EvidenceItem,
     FlowCounters,
     LinkTypeItem,
     PolicyItem,
+    RegisterEvent,
+    RegisterItem,
     Stats,
     UnreadableItem,
     VpnEvent,
     attempts_event,
     nanoseconds,
     parse_time,
+    register_event,
     rfc3339,
     stats_event,
 )
 from classifier.inputs import InputError, InputFault, Inputs, find
-from classifier.policy import FlowFacts, Judgement, Policy
+from classifier.policy import Judgement, Policy
 from classifier.register import Register
 
 _MAX_ENTRIES = 16
+_MAX_SAID = 65_536
+_RUNS_NS = 60 * NANOSECONDS  # so long after its last packet, a flow may be over
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -54,6 +62,8 @@ class Settings:
     as_of_ns: int | None = None
     workers: int = 1
     sensor: str = "replay"
+    peel: str = "operator"
+    remove_duplicates: bool = False
 
 
 def replay(
@@ -67,6 +77,8 @@ def replay(
     workers: int = 1,
     flow_key: str = "five-tuple",
     sensor: str = "replay",
+    peel: str = "operator",
+    remove_duplicates: bool = False,
 ) -> Iterator[Event]:
     """Read captures and yield events, the same that the command `vpn-classifier replay` writes.
 
@@ -75,13 +87,15 @@ def replay(
     Without a register every verdict is `not_evaluated`. `min_confidence`: "possible", "likely" or
     "confirmed". `as_of`: judge by this time (RFC 3339, a date, or a datetime) instead of the packets'.
     `workers`: threads that read, 1 to 64. `flow_key`: "five-tuple", "+vlan" or "+path". `sensor`: name of the
-    observation point, for the events.
+    observation point, for the events. `peel`: which tunnels over IP are opened: "operator" (those with no end in
+    the policy's networks), "all" or "none". `remove_duplicates`: count a packet that a mirror delivers twice,
+    within 10 ms, once.
 
     A register or policy that cannot be used raises here (`RegisterError`, `PolicyError`, `ConfigError`), a
     wrong argument ValueError. Input that cannot be read does not end the iteration: when all else has been
     read and the last event was given, `InputError` is raised with every fault.
     """
-    settings = Settings(min_confidence, flow_key, _as_of(as_of), workers, sensor)
+    settings = Settings(min_confidence, flow_key, _as_of(as_of), workers, sensor, peel, remove_duplicates)
     names = [paths] if isinstance(paths, str | os.PathLike) else paths
     run = Replay(find([os.fspath(name) for name in names]), *load_rules(rules, register, policy), settings)
     return _checked(run)
@@ -122,6 +136,16 @@ def load_rules(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """To judge by something else from here on; None stands for what is in force."""
+
+    register: Register | None = None
+    policy: Policy | None = None
+    faults: Sequence[str] = ()
+    """Why nothing new could be loaded."""
+
+
 class Replay:
     """One run over some captures."""
 
@@ -137,13 +161,19 @@ class Replay:
         self._inputs = inputs
         self._register = register
         self._policy = policy
+        self._requests: deque[_Request] = deque()
+        self._loaded = self._refused = 0
         self._engine = engine or _core.Engine(
             workers=self._settings.workers,
             min_confidence=self._settings.min_confidence,
             flow_key=self._settings.flow_key,
             packet_milestones=() if policy is None else policy.packet_milestones,
             duration_milestones_s=() if policy is None else policy.duration_milestones_s,
+            remove_duplicates=self._settings.remove_duplicates,
+            peel=self._settings.peel,
+            subscribers=_subscribers(policy),
         )
+        self._review_dates()
         self._links: dict[tuple[int, str, bool], int] = {}
         self._bytes = 0
         self._stopping = False
@@ -158,6 +188,17 @@ class Replay:
         """Read no further: the flows that are running end, and so do the events. Safe in a signal handler."""
         self._stopping = True
 
+    def reload(self, register: Register | None = None, policy: Policy | None = None) -> None:
+        """Judge by these from the next poll on, running flows too; None keeps what is in force.
+
+        Safe in a signal handler and from another thread; the same goes for `refuse`.
+        """
+        self._requests.append(_Request(register, policy))
+
+    def refuse(self, faults: Sequence[str]) -> None:
+        """Say in an event that a register or policy could not be loaded; what is in force stays so."""
+        self._requests.append(_Request(faults=tuple(faults) or ("no reason was given",)))
+
     def progress(self) -> tuple[int, int | None, int]:
         """Bytes read, bytes in all (None when unknown), and frames read."""
         here = self._engine.progress()[0] if self.current is not None else 0
@@ -166,6 +207,7 @@ class Replay:
     def events(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event]:
         """Everything worth recording, in order; `on_poll` is called several times a second."""
         reporter = _Reporter(self._register, self._policy, self._settings, self._engine)
+        started = self._stats()
         begun = False
         clock_ns = 0
         for path in self._inputs.paths:
@@ -173,14 +215,18 @@ class Replay:
                 clock_ns = max(clock_ns, time_ns)
                 if not begun:
                     begun = True
-                    yield stats_event(clock_ns, self._settings.sensor, "started", self._stats())
+                    yield stats_event(clock_ns, self._settings.sensor, "started", started)
                 yield event
             if self.interrupted:
                 break
         if not begun:
-            yield stats_event(clock_ns, self._settings.sensor, "started", self._stats())
+            yield stats_event(clock_ns, self._settings.sensor, "started", started)
+        for event, _ in self._take_requests(reporter, clock_ns):
+            yield event
         ended = self._stats()
-        counters = self._engine.stats() | reporter.counters() | {"captures.unreadable": len(self.faults)}
+        counters = self._engine.stats() | reporter.counters()
+        counters["captures.unreadable"] = len(self.faults)
+        counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
         ended["counters"] = dict(sorted(counters.items()))
         ended["link_types"] = [
             LinkTypeItem(number=number, name=name, frames=frames, decoded=decoded)
@@ -216,6 +262,7 @@ class Replay:
             if self._stopping and not finishing:
                 finishing = self.interrupted = True
                 self._engine.finish()
+            yield from self._take_requests(reporter, reporter.clock_ns)
             try:
                 batch = self._engine.poll(100)
             except _core.CaptureError as error:
@@ -240,23 +287,72 @@ class Replay:
             "keep": "all",
             "min_confidence": self._settings.min_confidence,
             "flow_key": self._settings.flow_key,
+            "peel": self._settings.peel,
+            "remove_duplicates": self._settings.remove_duplicates,
             "as_of": None if as_of_ns is None else rfc3339(as_of_ns),
-            "register": None
-            if register is None
-            else {
-                "source": register.source,
-                "serial": register.serial,
-                "issued_at": rfc3339(register.issued_at_ns),
-                "next_update": rfc3339(register.next_update_ns),
-                "sha256": register.sha256,
-                "entries": len(register.entries),
-            },
+            "register": None if register is None else _register_item(register),
             "policy_hash": "" if self._policy is None else self._policy.sha256,
         }
+
+    def _take_requests(self, reporter: _Reporter, time_ns: int) -> Iterator[tuple[RegisterEvent, int]]:
+        """What was asked for since the last poll, in order."""
+        while self._requests:
+            request = self._requests.popleft()
+            self._refused += bool(request.faults)
+            was: Before = {
+                "register_serial": None if self._register is None else self._register.serial,
+                "policy_hash": "" if self._policy is None else self._policy.sha256,
+            }
+            if not request.faults:
+                self._register = request.register or self._register
+                self._policy = request.policy or self._policy
+                reporter.adopt(self._register, self._policy)
+                self._loaded += 1
+                if self._policy is not None:
+                    milestones = self._policy.packet_milestones, self._policy.duration_milestones_s
+                    self._engine.set_milestones(*milestones)
+                    self._engine.set_subscribers(_subscribers(self._policy))
+                self._review_dates()
+                self._engine.review()
+            yield (
+                register_event(
+                    time_ns,
+                    self._settings.sensor,
+                    "refused" if request.faults else "loaded",
+                    None if self._register is None else _register_item(self._register),
+                    "" if self._policy is None else self._policy.sha256,
+                    was,
+                    request.faults,
+                ),
+                time_ns,
+            )
+
+    def _review_dates(self) -> None:
+        """Have running flows judged again whenever an answer may change by itself."""
+        if self._policy is not None and self._settings.as_of_ns is None:
+            self._engine.review_at(self._policy.instants(self._register))
+
+
+def _register_item(register: Register) -> RegisterItem:
+    return {
+        "source": register.source,
+        "serial": register.serial,
+        "issued_at": rfc3339(register.issued_at_ns),
+        "next_update": None if register.next_update_ns is None else rfc3339(register.next_update_ns),
+        "sha256": register.sha256,
+        "entries": len(register.entries),
+    }
 
 
 def _fault(path: str, error: _core.CaptureError) -> InputFault:
     return InputFault(path, error.reason, error.found, error.expected, error.offset)
+
+
+def _subscribers(policy: Policy | None) -> list[tuple[bytes, int]]:
+    """Whose own tunnels are not opened."""
+    if policy is None:
+        return []
+    return [(prefix.address, prefix.length) for prefix in policy.local + policy.shared]
 
 
 class _Row(NamedTuple):
@@ -283,6 +379,7 @@ class _Row(NamedTuple):
     phase: str
     oneway: bool
     midflow: bool
+    via_proxy: bool
     evidence: list[tuple[str, int, int, int, str, int, int]]
     ruled_out: list[str]
     packets_to_server: int
@@ -295,11 +392,13 @@ class _Row(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What was last said about a flow."""
+    """What was last said about a flow, and by which register and policy."""
 
     verdict: str
     action: str
     rule: str
+    register_serial: int | None
+    policy_hash: str
 
 
 class _Reporter:
@@ -308,17 +407,24 @@ class _Reporter:
     def __init__(
         self, register: Register | None, policy: Policy | None, settings: Settings, engine: _core.Engine
     ) -> None:
-        self._register = register
-        self._policy = policy or Policy(sha256="", rules=())  # which says that nothing was evaluated
+        self.adopt(register, policy)
         self._as_of_ns = settings.as_of_ns
         self._sensor = settings.sensor
         self._engine = engine
         self._cases = Cases()
+        self._first_seen = FirstSeen()
         self._attempts = Attempts()
-        self._said: list[_Said] = []  # a tag is an index into this, plus 1
+        self._said: dict[int, _Said] = {}  # by tag, the oldest first
         self._tags: dict[_Said, int] = {}
-        self._clock_ns = 0
+        self._last_tag = 0
         self._events = 0
+        self.clock_ns = 0
+        """Of the packets of the present capture, as far as rows have shown it."""
+
+    def adopt(self, register: Register | None, policy: Policy | None) -> None:
+        """Judge by these from here on."""
+        self._register = register
+        self._policy = policy or Policy(sha256="", rules=())  # which says that nothing was evaluated
 
     def counters(self) -> dict[str, int]:
         """What this side counts, beside the engine's counters."""
@@ -327,6 +433,7 @@ class _Reporter:
             "attempts.summarised": self._attempts.summarised,
             "attempts.windows_evicted": self._attempts.evicted,
             "cases.evicted": self._cases.evicted,
+            "cases.first_seen_evicted": self._first_seen.evicted,
         }
 
     def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[tuple[Event, int]]:
@@ -334,11 +441,15 @@ class _Reporter:
         columns = [getattr(batch, name) for name in _Row._fields]
         tags: dict[int, int] = {}  # by handle: set in this batch
         for row in map(_Row._make, zip(*columns, strict=True)):
-            if row.time_ns > self._clock_ns:
-                self._clock_ns = row.time_ns
-                yield from self._summaries(capture, self._attempts.due(row.time_ns))
+            time_ns = row.time_ns
+            if time_ns > self.clock_ns:
+                self.clock_ns = time_ns
+                if self._attempts.due_ns <= time_ns:
+                    yield from self._summaries(capture, self._attempts.due(time_ns))
             before = tags.get(row.handle, row.tag)
-            after = yield from self._row(capture, row, before)
+            event, after = self._row(capture, row, before)
+            if event is not None:
+                yield event, time_ns
             if row.report == "ended":
                 tags.pop(row.handle, None)
             elif after != before:
@@ -348,9 +459,10 @@ class _Reporter:
 
     def end(self, capture: str) -> Iterator[tuple[Event, int]]:
         """The capture has ended: the summaries still open."""
-        yield from self._summaries(capture, self._attempts.drain(self._clock_ns))
+        yield from self._summaries(capture, self._attempts.drain(self.clock_ns))
         self._cases.clear()
-        self._clock_ns = 0
+        self._first_seen.clear()
+        self.clock_ns = 0
 
     def _summaries(
         self, capture: str, items: Iterable[tuple[int, AttemptsItem]]
@@ -358,43 +470,72 @@ class _Reporter:
         for time_ns, item in items:
             yield attempts_event(time_ns, self._sensor, capture, item), time_ns
 
-    def _row(self, capture: str, row: _Row, tag: int) -> Generator[tuple[Event, int], None, int]:
+    def _row(self, capture: str, row: _Row, tag: int) -> tuple[VpnEvent | None, int]:
+        """The event that a row gives, if any, and the flow's tag from now on."""
         report = row.report
-        if tag == 0:
+        said = self._said.get(tag)
+        if said is None:
             if row.phase == "attempt":
                 if report != "recognised":
-                    return 0  # counted in a summary, and still an attempt
+                    return None, 0  # counted in a summary, and still an attempt
                 if not self._attempts.admit(row.source, row.destination, row.protocol, row.time_ns):
-                    return 0
+                    return None, 0
             elif report != "ended":
                 report = "recognised"
-        said = self._said[tag - 1] if tag else None
         judgement = self._judge(row)
-        now = _Said(str(judgement.verdict), str(judgement.action), judgement.rule)
-        if said is not None and report in ("milestone", "update"):
-            if now != said:
+        if judgement.action == "flag" and said is not None and said.action != "flag":
+            silent = self._judge_silent(row)
+            if silent is not None and silent.action != "flag":
+                if report == "milestone":
+                    return None, tag
+                judgement = silent
+        now, now_tag = self._tagged(judgement)
+        if said is not None and (report == "milestone" or report == "update"):
+            if now[:3] != said[:3]:
                 report = "changed"
             elif report == "milestone":
-                return tag
-        yield self._event(capture, row, report, judgement, said, now), row.time_ns
+                return None, now_tag
         self._events += 1
-        if now == said:
-            return tag
-        if now not in self._tags:
-            self._said.append(now)
-            self._tags[now] = len(self._said)
-        return self._tags[now]
+        return self._event(capture, row, report, judgement, said, now), now_tag
+
+    def _tagged(self, judgement: Judgement) -> tuple[_Said, int]:
+        """What is said now, and the number that stands for it."""
+        key = _Said(
+            judgement.verdict,
+            judgement.action,
+            judgement.rule,
+            judgement.register_serial,
+            judgement.policy_hash,
+        )
+        tag = self._tags.get(key)
+        if tag is not None:
+            return self._said[tag], tag
+        if len(self._said) >= _MAX_SAID:
+            # Every reload has all running flows judged and tagged anew, so nobody bears this one any more.
+            del self._tags[self._said.pop(next(iter(self._said)))]
+        self._last_tag = tag = self._last_tag % 0xFFFF_FFFF + 1
+        now = key._replace(verdict=str(key.verdict), action=str(key.action))
+        self._said[tag], self._tags[now] = now, tag
+        return now, tag
 
     def _judge(self, row: _Row) -> Judgement:
         if self._as_of_ns is not None:
             # As if the flow ended just then: its age is compared with the register's, too.
-            facts = replace(
-                _facts(row), start_ns=self._as_of_ns - (row.end_ns - row.start_ns), end_ns=self._as_of_ns
-            )
-            return self._policy.judge(facts, self._register, self._as_of_ns)
-        # When a flow ends, the clock may be an idle timeout past the last packet; nothing was sent then.
-        at_ns = min(row.time_ns, row.end_ns) if row.report == "ended" else row.time_ns
-        return self._policy.judge(_facts(row), self._register, at_ns)
+            at_ns = self._as_of_ns
+            row = row._replace(start_ns=at_ns - (row.end_ns - row.start_ns), end_ns=at_ns)
+        else:
+            # When a flow ends, the clock may be an idle timeout past the last packet; nothing was sent then.
+            at_ns = min(row.time_ns, row.end_ns) if row.report == "ended" else row.time_ns
+        return self._policy.judge(row, self._register, at_ns, self._first_seen.since)
+
+    def _judge_silent(self, row: _Row) -> Judgement | None:
+        """The judgement at the last packet of a flow that may be over: what was never sent is not flagged.
+
+        A date may have passed since then. None where packets go on.
+        """
+        if self._as_of_ns is not None or row.end_ns >= row.time_ns - _RUNS_NS:
+            return None
+        return self._policy.judge(row, self._register, row.end_ns, self._first_seen.since)
 
     def _event(
         self, capture: str, row: _Row, report: str, judgement: Judgement, said: _Said | None, now: _Said
@@ -408,28 +549,32 @@ class _Reporter:
             "verdict": now.verdict,
             "action": now.action,
             "rule": now.rule,
-            "direction": str(judgement.direction),
+            "direction": judgement.direction._value_,
             "subject": subject_prefix(subject),
             "first": newly_flagged and self._cases.first(case, row.time_ns),
             "case_id": case,
             "entries": [
                 {
-                    "entry_id": match.entry.entry_id,
-                    "kind": match.entry.kind.value,
-                    "category": match.entry.category.value,
-                    "status": match.entry.status.value,
-                    "standing": str(match.standing),
-                    "end": match.end,
-                    "prefix": str(match.entry.prefix),
+                    "entry_id": entry.entry_id,
+                    "kind": entry.kind._value_,
+                    "category": entry.category._value_,
+                    "status": entry.status._value_,
+                    "standing": standing._value_,
+                    "end": end,
+                    "prefix": str(entry.prefix),
                 }
-                for match in judgement.entries[:_MAX_ENTRIES]
+                for entry, end, standing, _ in judgement.entries[:_MAX_ENTRIES]
             ],
-            "register_serial": judgement.register_serial,
-            "policy_hash": judgement.policy_hash,
+            "register_serial": now.register_serial,
+            "policy_hash": now.policy_hash,
             "why": judgement.why,
         }
-        if said is not None and said != now:
+        if said is not None and now[:3] != said[:3]:
             policy["was"] = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
+            if now[3:] != said[3:]:
+                policy["was"]["register_serial"] = said.register_serial
+                policy["was"]["policy_hash"] = said.policy_hash
+                policy["why"] += _judged_anew(said, now)
         flow: FlowCounters = {
             "pkts_toserver": row.packets_to_server,
             "pkts_toclient": row.packets_to_client,
@@ -462,7 +607,19 @@ class _Reporter:
                 "phase": row.phase,
                 "oneway": row.oneway,
                 "midflow": row.midflow,
-                "evidence": [_evidence(item) for item in row.evidence],
+                "via_proxy": row.via_proxy,
+                "evidence": [
+                    {
+                        "id": kind,
+                        "bits": bits,
+                        "packet": packet,
+                        "time": rfc3339(time_ns),
+                        "direction": direction,
+                        "length": length,
+                        "count": count,
+                    }
+                    for kind, bits, packet, time_ns, direction, length, count in row.evidence
+                ],
                 "ruled_out": row.ruled_out,
             },
             "policy": policy,
@@ -476,32 +633,12 @@ class _Reporter:
         return event
 
 
-def _evidence(item: tuple[str, int, int, int, str, int, int]) -> EvidenceItem:
-    kind, bits, packet, time_ns, direction, length, count = item
-    return {
-        "id": kind,
-        "bits": bits,
-        "packet": packet,
-        "time": rfc3339(time_ns),
-        "direction": direction,
-        "length": length,
-        "count": count,
-    }
-
-
-def _facts(row: _Row) -> FlowFacts:
-    return FlowFacts(
-        protocol=row.protocol,
-        variant=row.variant,
-        confidence=row.confidence,
-        phase=row.phase,
-        transport=row.transport,
-        source=row.source,
-        destination=row.destination,
-        source_port=row.source_port,
-        destination_port=row.destination_port,
-        packets_to_server=row.packets_to_server,
-        packets_to_client=row.packets_to_client,
-        start_ns=row.start_ns,
-        end_ns=row.end_ns,
-    )
+def _judged_anew(said: _Said, now: _Said) -> str:
+    """What came into force since the flow was last judged."""
+    taken = []
+    if now.register_serial != said.register_serial:
+        before = "no register" if said.register_serial is None else f"serial {said.register_serial}"
+        taken.append(f"the register of serial {now.register_serial} took the place of {before}")
+    if now.policy_hash != said.policy_hash:
+        taken.append("another policy came into force")
+    return f" Since it was judged before, {' and '.join(taken)}."

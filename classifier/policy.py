@@ -31,23 +31,29 @@ where that end answers (the destination), ESP and AH have none, and 500 and 4500
 moves between them). Side: only in an outbound flow whose opening was seen is it known which end is the
 subscriber; there a `subscriber` must be the local end and an `endpoint` the remote one.
 
+**Held back.** A rule that flags gives `observe` before `enforce_from`; and, with `unregistered_after =
+"next_register"`, for an `unregistered` flow until a register issued after its case was first seen has come
+without an entry for it.
+
 One rule a reader would get wrong: a prefix in `local` or `shared` registers nobody; it only says which end
 is ours.
+
+Most flows meet entries that others met before. So what the entries of a prefix amount to is remembered for
+as long as no date passes, and which rules can hold for each combination of names; neither changes an answer.
 """
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple
+from typing import Protocol as Structural
 
-from classifier.errors import ConfigError, PolicyError
 from classifier.register.entry import Category, Entry, Kind, Protocol, Side, Status
 from classifier.register.prefixes import Prefix, PrefixTable, address_text
 from classifier.register.snapshot import Register
-from classifier.toml_file import NS_PER_S, Table, TomlFile, instant_ns, nearest, zone_of
+from classifier.toml_file import NS_PER_S
 
 __all__ = [
     "ACTIONS",
@@ -56,6 +62,8 @@ __all__ = [
     "Action",
     "Confidence",
     "Direction",
+    "FirstSeen",
+    "Flow",
     "FlowFacts",
     "Judgement",
     "Match",
@@ -63,12 +71,11 @@ __all__ = [
     "Policy",
     "Rule",
     "Standing",
+    "UnregisteredAfter",
     "Verdict",
+    "instants_of",
     "standing_at",
 ]
-
-T = TypeVar("T")
-Named = TypeVar("Named", bound=StrEnum)
 
 
 class Verdict(StrEnum):
@@ -152,6 +159,14 @@ class Standing(StrEnum):
     """Was submitted only later."""
 
 
+class UnregisteredAfter(StrEnum):
+    """When a flow without an entry may be flagged."""
+
+    IMMEDIATELY = "immediately"
+    NEXT_REGISTER = "next_register"
+    """Once a register issued after its case was first seen has come without an entry for it."""
+
+
 VERDICTS: Final = tuple(Verdict)
 ACTIONS: Final = tuple(Action)
 DIRECTIONS: Final = tuple(Direction)
@@ -167,6 +182,23 @@ GOOD: Final = {
     Kind.IP_WHITELIST: Verdict.IP_WHITELISTED,
 }
 WORST_GOOD: Final = RANK[Verdict.IP_WHITELISTED]
+REASONS: Final = {
+    Verdict.REGISTERED: "{address} is registered ({ids})",
+    Verdict.LICENSED_PROVIDER: "{address} belongs to a licensed provider ({ids})",
+    Verdict.CARRIER_SERVICE: "{address} is a gateway of a carrier ({ids})",
+    Verdict.OPERATOR_INFRASTRUCTURE: "{address} is infrastructure of the operator ({ids})",
+    Verdict.EXCEPTED: "The operator made an exception for {address} ({ids})",
+    Verdict.IP_WHITELISTED: "{address} is whitelisted ({ids})",
+    Verdict.PENDING: "A registration of {address} is pending or starts later ({ids})",
+    Verdict.EXPIRED_IN_GRACE: "The registration of {address} {ended} and is still in grace ({ids})",
+    Verdict.PROTOCOL_MISMATCH: "{address} is registered, but for other protocols than {protocol} ({ids})",
+    Verdict.ENDPOINT_MISMATCH: "{address} is registered, but not for {peer} at the other end ({ids})",
+    Verdict.SHARED_ADDRESS: "No registration matched {address}, which many subscribers share",
+    Verdict.EXPIRED: "The registration of {address} {ended} ({ids}), and no other matched",
+    Verdict.SUSPENDED: "The registration of {address} is suspended ({ids}), and no other matched",
+    Verdict.REVOKED: "The registration of {address} was revoked ({ids}), and no other matched",
+    Verdict.OUT_OF_SCOPE: "Neither {address} nor {peer} is in a network of ours",
+}
 AMOUNTS_TO: Final = {
     Standing.PROTOCOL_MISMATCH: Verdict.PROTOCOL_MISMATCH,
     Standing.ENDPOINT_MISMATCH: Verdict.ENDPOINT_MISMATCH,
@@ -193,16 +225,70 @@ BEFORE: Final = {
     Status.SUSPENDED: Status.APPROVED,
     Status.REVOKED: Status.APPROVED,
 }
+# Under names of their own: in Python 3.11 reading a member from its class is a call, and `judge` reads many.
+PASS: Final = Action.PASS
+OBSERVE: Final = Action.OBSERVE
+FLAG: Final = Action.FLAG
+OUTBOUND: Final = Direction.OUTBOUND
+INBOUND: Final = Direction.INBOUND
+TRANSIT: Final = Direction.TRANSIT
+SCOPE_LOCAL: Final = Direction.SCOPE_LOCAL
+UNREGISTERED: Final = Verdict.UNREGISTERED
+SHARED_ADDRESS: Final = Verdict.SHARED_ADDRESS
+OUT_OF_SCOPE: Final = Verdict.OUT_OF_SCOPE
+INDETERMINATE: Final = Verdict.INDETERMINATE
+NOT_EVALUATED: Final = Verdict.NOT_EVALUATED
+ATTEMPT: Final = Phase.ATTEMPT
+DATA_ONLY: Final = Phase.DATA_ONLY
+APPROVED: Final = Standing.APPROVED
+REJECTED: Final = Standing.REJECTED
+SUBSCRIBER: Final = Side.SUBSCRIBER
+ENDPOINT: Final = Side.ENDPOINT
+NEXT_REGISTER: Final = UnregisteredAfter.NEXT_REGISTER
 GRACE_NS: Final = 14 * 86_400 * NS_PER_S
 STALE_AFTER_NS: Final = 24 * 3_600 * NS_PER_S
+PENDING_TERM_NS: Final = 3 * 86_400 * NS_PER_S
 IKE_PORTS: Final = (500, 4500)
 NO_REGISTER_RULE: Final = "no-register"
 DEFAULT_RULE: Final = "default"
+# Link-local, multicast and loopback (RFC 6890; RFC 4291, 2.4).
+SCOPE_LOCAL_PREFIXES: Final = ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
+ALWAYS: Final = (-(1 << 63), 1 << 63)
+REMEMBERED: Final = 65_536
+"""Most that is remembered of the entries of prefixes; then it begins anew."""
+
+FirstSeen = Callable[[bytes, bytes, str, int], int]
+"""(subject, remote, protocol, start of a flow) -> when the case was first seen; see `cases.FirstSeen`."""
+
+
+class Flow(Structural):
+    """What the policy needs to know about a flow; names and values are those of `FlowBatch`."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def confidence(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def source(self) -> bytes: ...
+    @property
+    def destination(self) -> bytes: ...
+    @property
+    def destination_port(self) -> int | None: ...
+    @property
+    def packets_to_server(self) -> int: ...
+    @property
+    def packets_to_client(self) -> int: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FlowFacts:
-    """What the policy needs to know about a flow; names and values are those of `FlowBatch`."""
+    """A `Flow` of its own, for who has no row of a batch."""
 
     protocol: str
     variant: str
@@ -219,39 +305,95 @@ class FlowFacts:
     end_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One entry that covers an end, and how it was judged."""
 
     entry: Entry
     end: str
     """ "source" or "destination"."""
-    standing: str
-    """One of `Standing`."""
+    standing: Standing
     decisive: bool = False
     """The verdict rests on it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The policy's answer for one flow at one time."""
+class _End(NamedTuple):
+    """What the entries that cover one end amount to."""
 
-    verdict: str
-    """One of `VERDICTS`."""
-    action: str
-    """One of `ACTIONS`."""
+    verdict: Verdict
+    rank: int
+    entries: tuple[Entry, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    decisive: tuple[int, ...] = ()
+    """Places of the entries that the verdict rests on."""
+
+
+class _Remembered(NamedTuple):
+    """What is known of a tuple of covering entries from one instant until another."""
+
+    entries: tuple[Entry, ...]
+    from_ns: int
+    until_ns: int
+    standings: tuple[Standing, ...]
+    """Whatever the flow."""
+    end: _End | None
+    """For this protocol and side; None where it depends on the other end of the flow, too."""
+
+
+class _Place(NamedTuple):
+    """How a flow lies to our networks."""
+
+    direction: Direction
+    source_is_shared: bool
+    destination_is_shared: bool
+    destination_first: bool
+    """It is ours, and the source is not."""
+
+
+class Judgement(NamedTuple):
+    """The policy's answer for one flow at one time; entries and reason are put together when asked for."""
+
+    verdict: Verdict
+    action: Action
     rule: str
     """Id of the rule that gave the action; "default" when none matched, "no-register" without a register."""
-    direction: str
-    """One of `DIRECTIONS`."""
+    direction: Direction
     subject: str
     """The end that the verdict is about: "source" or "destination"."""
-    entries: tuple[Match, ...]
-    """All entries that cover either end: the decisive ones first, then the subject's, most specific first."""
     register_serial: int | None
     policy_hash: str
-    why: str
-    """One plain sentence for people."""
+    looked_up: Verdict
+    """The verdict before the register's own limits."""
+    held_back: str
+    """Why a rule that flags gave `observe`; empty when it did not."""
+    flow: Flow
+    register: Register | None
+    subject_end: _End
+    other_end: _End
+
+    @property
+    def entries(self) -> tuple[Match, ...]:
+        """All entries that cover either end: the decisive ones, the subject's, the other end's."""
+        subject_end, other_end = self.subject_end, self.other_end
+        if not (subject_end.entries or other_end.entries):
+            return ()
+        other = "source" if self.subject == "destination" else "destination"
+        decisive = () if self.looked_up is OUT_OF_SCOPE else subject_end.decisive
+        pairs = list(zip(subject_end.entries, subject_end.standings, strict=True))
+        others = zip(other_end.entries, other_end.standings, strict=True)
+        return (
+            *(Match(pairs[place][0], self.subject, pairs[place][1], True) for place in decisive),
+            *(
+                Match(entry, self.subject, standing)
+                for place, (entry, standing) in enumerate(pairs)
+                if place not in decisive
+            ),
+            *(Match(entry, other, standing) for entry, standing in others),
+        )
+
+    @property
+    def why(self) -> str:
+        """One plain sentence for people, and a second one when a flag is held back."""
+        return _why(self) + self.held_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,24 +419,32 @@ class Rule:
     from_ns: int | None = None
     until_ns: int | None = None
 
-    def holds(
-        self,
-        flow: FlowFacts,
-        verdict: Verdict,
-        direction: Direction,
-        subject: str,
-        decisive: Iterable[Match],
-        at_ns: int,
-        one_way: bool,
-    ) -> bool:
-        """Whether every condition is met; a one-way sensor cannot ask for the subject's packets."""
+    def can_hold(self, verdict: str, confidence: str, phase: str, direction: str, protocol: str) -> bool:
+        """Whether the conditions on names are met."""
+        return (
+            (not self.verdicts or verdict in self.verdicts)
+            and (not self.confidences or confidence in self.confidences)
+            and (not self.phases or phase in self.phases)
+            and (not self.directions or direction in self.directions)
+            and (not self.protocols or protocol in self.protocols)
+        )
+
+    def asks_more(self) -> bool:
+        """Whether there are other conditions than those on names."""
+        return self != Rule(
+            self.rule_id,
+            self.action,
+            self.verdicts,
+            self.confidences,
+            self.phases,
+            self.directions,
+            self.protocols,
+        )
+
+    def holds(self, flow: Flow, subject: str, decisive: Sequence[Entry], at_ns: int, one_way: bool) -> bool:
+        """Whether all others are met, too; a one-way sensor cannot ask for the subject's packets."""
         if (
-            (self.verdicts and verdict not in self.verdicts)
-            or (self.confidences and flow.confidence not in self.confidences)
-            or (self.phases and flow.phase not in self.phases)
-            or (self.directions and direction not in self.directions)
-            or (self.protocols and flow.protocol not in self.protocols)
-            or flow.packets_to_server + flow.packets_to_client < self.min_packets
+            flow.packets_to_server + flow.packets_to_client < self.min_packets
             or flow.end_ns - flow.start_ns < self.min_duration_ns
             or (self.from_ns is not None and at_ns < self.from_ns)
             or (self.until_ns is not None and at_ns >= self.until_ns)
@@ -304,29 +454,29 @@ class Rule:
             sent = flow.packets_to_server if subject == "source" else flow.packets_to_client
             if sent < self.min_subject_packets:
                 return False
-        if self.kinds and not any(match.entry.kind in self.kinds for match in decisive):
+        if self.kinds and not any(entry.kind in self.kinds for entry in decisive):
             return False
-        if self.categories and not any(match.entry.category in self.categories for match in decisive):
+        if self.categories and not any(entry.category in self.categories for entry in decisive):
             return False
         return not self.prefixes or any(
             prefix.holds(flow.source) or prefix.holds(flow.destination) for prefix in self.prefixes
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """One end, judged."""
+@dataclass(slots=True)
+class _Memory:
+    """What `judge` has worked out before. Losing any of it changes no answer."""
 
-    name: str
-    address: bytes
-    is_ours: bool
-    verdict: Verdict
-    matches: tuple[Match, ...]
+    ends: dict[tuple[int, str, Side | None], _Remembered] = field(default_factory=dict)
+    places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = field(default_factory=dict)
+    rules: dict[tuple[Verdict, str, str, Direction, str], tuple[tuple[Rule, bool], ...]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Ordered rules, and the settings that judging needs. Immutable; `judge` keeps nothing."""
+    """Ordered rules, and the settings that judging needs. Immutable but for what it remembers."""
 
     sha256: str
     rules: tuple[Rule, ...]
@@ -338,236 +488,238 @@ class Policy:
     """The sensor sees one direction of the traffic only."""
     local: tuple[Prefix, ...] = ()
     shared: tuple[Prefix, ...] = ()
+    pending_term_ns: int = PENDING_TERM_NS
+    """How long an application may be pending before `register health` names it."""
+    unregistered_after: UnregisteredAfter = UnregisteredAfter.IMMEDIATELY
+    time_zone: tzinfo = UTC
+    """Zone of its bare dates, and of the times that people are told."""
     packet_milestones: tuple[int, ...] = field(init=False)
     """Packet counts at which a flow's outcome can change."""
     duration_milestones_s: tuple[float, ...] = field(init=False)
     """Durations at which it can."""
-    _ours: PrefixTable[str] = field(init=False, repr=False, compare=False)
+    _networks: PrefixTable[str] = field(init=False, repr=False, compare=False)
+    _memory: _Memory = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         counts = {count for rule in self.rules for count in (rule.min_packets, rule.min_subject_packets)}
         durations = {rule.min_duration_ns for rule in self.rules if rule.min_duration_ns}
-        networks = [(prefix, "local") for prefix in self.local] + [
-            (prefix, "shared") for prefix in self.shared
-        ]
+        networks = [(prefix, "local") for prefix in self.local]
+        networks += [(prefix, "shared") for prefix in self.shared]
+        networks += [(Prefix.parse(text), SCOPE_LOCAL) for text in SCOPE_LOCAL_PREFIXES]
         # A frozen dataclass sets what it derives this way.
         object.__setattr__(self, "packet_milestones", tuple(sorted(count for count in counts if count > 1)))
         object.__setattr__(self, "duration_milestones_s", tuple(ns / NS_PER_S for ns in sorted(durations)))
-        object.__setattr__(self, "_ours", PrefixTable(networks))
+        object.__setattr__(self, "_networks", PrefixTable(networks))
+        object.__setattr__(self, "_memory", _Memory())
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
         """Read policy.toml (rules/README.md explains its keys); ConfigError, PolicyError list every fault."""
-        file = TomlFile(Path(path))
-        table = file.root
-        zone = table.get("time_zone", zone_of, UTC)
-        enforce_from_ns = table.get("enforce_from", lambda value: instant_ns(value, zone), None)
-        grace_ns = table.get("grace", _duration_ns, GRACE_NS)
-        stale_after_ns = table.get("stale_after", _duration_ns, STALE_AFTER_NS)
-        sensor = table.table("sensor")
-        one_way = sensor.get("one_way", _boolean, False)
-        sensor.finish()
-        networks = table.table("networks")
-        local = networks.get("local", _prefixes, ())
-        shared = networks.get("shared", _prefixes, ())
-        networks.finish()
-        rule_tables = table.tables("rule")
-        rules = tuple(_read_rule(rule_table, zone) for rule_table in rule_tables)
-        table.finish()
-        if file.faults:
-            raise ConfigError(file.faults)
-        _check_rules(rule_tables, rules)
-        if file.faults:
-            raise PolicyError(file.faults)
-        return cls(
-            sha256=file.sha256,
-            rules=rules,
-            enforce_from_ns=enforce_from_ns,
-            grace_ns=grace_ns,
-            stale_after_ns=stale_after_ns,
-            one_way=one_way,
-            local=local,
-            shared=shared,
-        )
+        from classifier.policy_file import read_policy
 
-    def judge(self, flow: FlowFacts, register: Register | None, at_ns: int) -> Judgement:
-        """Verdict, action and reason for a flow, with dates judged by `at_ns`."""
-        source_networks = self._ours.covering(flow.source)
-        destination_networks = self._ours.covering(flow.destination)
-        direction = self._direction(flow, bool(source_networks), bool(destination_networks))
+        return read_policy(Path(path))
+
+    def instants(self, register: Register | None) -> tuple[int, ...]:
+        """Every time at which the answer for some flow may change by itself, ascending."""
         if register is None:
-            subject = "destination" if direction is Direction.INBOUND else "source"
+            return ()
+        grace_ns = self.grace_ns
+        found = {instant for entry in register.entries for instant in instants_of(entry, grace_ns)}
+        found.update(instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns) if instant)
+        if self.enforce_from_ns is not None:
+            found.add(self.enforce_from_ns)
+        found.add(self._stale_from_ns(register))
+        return tuple(sorted(found))
+
+    def judge(
+        self, flow: Flow, register: Register | None, at_ns: int, first_seen: FirstSeen | None = None
+    ) -> Judgement:
+        """Verdict, action and reason for a flow, with dates judged by `at_ns`.
+
+        `first_seen` knows when a case was first seen; without it a flow's own start counts.
+        """
+        direction, source_is_shared, destination_is_shared, destination_first = self._place(flow)
+        if register is None:
+            subject = "destination" if direction is INBOUND else "source"
+            nothing = _End(NOT_EVALUATED, 0)
             return Judgement(
-                Verdict.NOT_EVALUATED,
-                Action.OBSERVE,
-                NO_REGISTER_RULE,
-                direction,
-                subject,
-                (),
-                None,
-                self.sha256,
-                "No register was given, so nothing was looked up.",
+                *(NOT_EVALUATED, OBSERVE, NO_REGISTER_RULE, direction, subject, None, self.sha256),
+                *(NOT_EVALUATED, "", flow, None, nothing, nothing),
             )
-        source = self._judge_end("source", source_networks, flow, register, direction, at_ns)
-        destination = self._judge_end("destination", destination_networks, flow, register, direction, at_ns)
-        subject_end, verdict = _of_both(source, destination, direction)
-        other_end = destination if subject_end is source else source
-        looked_up = verdict
+        # Only here it is known which end is the subscriber.
+        sided = direction is OUTBOUND and flow.phase != DATA_ONLY
+        source = self._end(True, flow, register, sided, source_is_shared, at_ns)
+        destination = self._end(False, flow, register, sided, destination_is_shared, at_ns)
+
+        first, second = (destination, source) if destination_first else (source, destination)
+        takes_first = first.rank <= second.rank
+        looked_up = first.verdict if takes_first else second.verdict
+        if (first.rank if takes_first else second.rank) > WORST_GOOD:
+            if direction is OUTBOUND or direction is INBOUND:
+                takes_first, looked_up = True, first.verdict
+            elif direction is SCOPE_LOCAL or direction is TRANSIT:
+                takes_first, looked_up = not destination_first, OUT_OF_SCOPE
+        subject = "source" if takes_first != destination_first else "destination"
+        subject_end, other_end = (first, second) if takes_first else (second, first)
+
+        verdict = looked_up
         if verdict in FLAGGED and (
-            at_ns > register.next_update_ns + self.stale_after_ns or flow.start_ns < register.first_record_ns
+            at_ns >= self._stale_from_ns(register) or flow.start_ns < register.first_record_ns
         ):
-            verdict = Verdict.INDETERMINATE
-        matches = _cleared(other_end.matches)
-        if looked_up is Verdict.OUT_OF_SCOPE:
-            matches = _cleared(subject_end.matches) + matches
-        else:
-            matches = subject_end.matches + matches
-        decisive = tuple(match for match in matches if match.decisive)
-        if decisive:
-            matches = decisive + tuple(match for match in matches if not match.decisive)
-        rule_id, action = DEFAULT_RULE, Action.PASS if RANK[verdict] <= WORST_GOOD else Action.OBSERVE
-        for rule in self.rules:
-            if rule.holds(flow, verdict, direction, subject_end.name, decisive, at_ns, self.one_way):
+            verdict = INDETERMINATE
+        rule_id, action = DEFAULT_RULE, PASS if RANK[verdict] <= WORST_GOOD else OBSERVE
+        for rule, asks_more in self._rules(verdict, flow, direction):
+            if not asks_more or rule.holds(
+                flow, subject, _decisive(subject_end, looked_up), at_ns, self.one_way
+            ):
                 rule_id, action = rule.rule_id, rule.action
                 break
-        trial = action is Action.FLAG and (self.enforce_from_ns is None or at_ns < self.enforce_from_ns)
-        why = self._why(flow, register, verdict, looked_up, direction, subject_end, other_end, matches)
-        if trial:
-            until = (
-                "sets no enforce_from"
+        held_back = ""
+        if verdict is UNREGISTERED and self.unregistered_after is NEXT_REGISTER:
+            seen_ns = flow.start_ns
+            if first_seen is not None and flow.phase != ATTEMPT:
+                ends = (flow.source, flow.destination)
+                here, there = ends if subject == "source" else ends[::-1]
+                seen_ns = first_seen(here, there, flow.protocol, flow.start_ns)
+            if action is FLAG and seen_ns >= _issued_ns(register):
+                held_back = (
+                    f"it was first seen on {_time_text(seen_ns)}, and only a register issued after that can "
+                    "show that it has no entry"
+                )
+        if action is FLAG and (self.enforce_from_ns is None or at_ns < self.enforce_from_ns):
+            held_back = "the policy " + (
+                "sets no enforce_from: a trial"
                 if self.enforce_from_ns is None
-                else (f"flags nothing before {_time_text(self.enforce_from_ns)}")
+                else f"flags nothing before {_time_text(self.enforce_from_ns)}: a trial"
             )
-            why += f" Rule {rule_id} would flag it, but the policy {until}: a trial."
+        if held_back:
+            action, held_back = OBSERVE, f" Rule {rule_id} would flag it, but {held_back}."
         return Judgement(
             verdict,
-            Action.OBSERVE if trial else action,
+            action,
             rule_id,
             direction,
-            subject_end.name,
-            matches,
+            subject,
             register.serial,
             self.sha256,
-            why,
+            looked_up,
+            held_back,
+            flow,
+            register,
+            subject_end,
+            other_end,
         )
 
-    def _direction(self, flow: FlowFacts, source_is_ours: bool, destination_is_ours: bool) -> Direction:
-        if _is_scope_local(flow.source) or _is_scope_local(flow.destination):
-            return Direction.SCOPE_LOCAL
-        if not self.local:
-            return Direction.UNKNOWN
-        if source_is_ours:
-            return Direction.INTERNAL if destination_is_ours else Direction.OUTBOUND
-        return Direction.INBOUND if destination_is_ours else Direction.TRANSIT
+    def _place(self, flow: Flow) -> _Place:
+        """How the flow lies to our networks."""
+        source, destination = self._networks.covering(flow.source), self._networks.covering(flow.destination)
+        place = self._memory.places.get((source, destination))
+        if place is None:
+            # Prefixes of few kinds nest in few ways, so this stays small.
+            place = self._memory.places[source, destination] = self._new_place(source, destination)
+        return place
 
-    def _judge_end(
-        self,
-        name: str,
-        networks: tuple[str, ...],
-        flow: FlowFacts,
-        register: Register,
-        direction: Direction,
-        at_ns: int,
-    ) -> _End:
-        address = flow.source if name == "source" else flow.destination
-        is_ours = bool(networks) and bool(self.local)
-        is_shared = "shared" in networks
-        entries = register.covering(address)
-        if not entries:
-            verdict = Verdict.SHARED_ADDRESS if is_shared else Verdict.UNREGISTERED
-            return _End(name, address, is_ours, verdict, ())
-        standings = [standing_at(entry, at_ns, self.grace_ns) for entry in entries]
-        for index, standing in enumerate(standings):
-            if standing is Standing.APPROVED:
-                standings[index] = _fit(entries[index], name, flow, direction)
-        amounts = [
-            GOOD[entry.kind] if standing is Standing.APPROVED else AMOUNTS_TO[standing]
-            for entry, standing in zip(entries, standings, strict=True)
+    def _new_place(self, source: tuple[str, ...], destination: tuple[str, ...]) -> _Place:
+        ours = [
+            bool(self.local) and not networks_of <= {SCOPE_LOCAL}
+            for networks_of in map(set, (source, destination))
         ]
-        counting = _counting(entries, standings)
-        verdict = min(
-            (amounts[index] for index in counting), key=RANK.__getitem__, default=Verdict.UNREGISTERED
-        )
-        if is_shared and RANK[verdict] > RANK[Verdict.SHARED_ADDRESS]:
-            verdict = Verdict.SHARED_ADDRESS
-        matches = tuple(
-            Match(
-                entry,
-                name,
-                standings[index],
-                index in counting and amounts[index] is verdict,
-            )
-            for index, entry in enumerate(entries)
-        )
-        return _End(name, address, is_ours, verdict, matches)
+        if SCOPE_LOCAL in source or SCOPE_LOCAL in destination:
+            direction = Direction.SCOPE_LOCAL
+        elif not self.local:
+            direction = Direction.UNKNOWN
+        elif ours[0]:
+            direction = Direction.INTERNAL if ours[1] else Direction.OUTBOUND
+        else:
+            direction = Direction.INBOUND if ours[1] else Direction.TRANSIT
+        return _Place(direction, "shared" in source, "shared" in destination, ours == [False, True])
 
-    def _why(
-        self,
-        flow: FlowFacts,
-        register: Register,
-        verdict: Verdict,
-        looked_up: Verdict,
-        direction: Direction,
-        subject: _End,
-        other: _End,
-        matches: tuple[Match, ...],
-    ) -> str:
-        address = address_text(subject.address)
-        peer = address_text(other.address)
-        ids = _listed(match.entry.entry_id for match in matches if match.decisive)
-        match verdict:
-            case Verdict.REGISTERED:
-                text = f"{address} is registered ({ids})"
-            case Verdict.LICENSED_PROVIDER:
-                text = f"{address} belongs to a licensed provider ({ids})"
-            case Verdict.CARRIER_SERVICE:
-                text = f"{address} is a gateway of a carrier ({ids})"
-            case Verdict.OPERATOR_INFRASTRUCTURE:
-                text = f"{address} is infrastructure of the operator ({ids})"
-            case Verdict.EXCEPTED:
-                text = f"The operator made an exception for {address} ({ids})"
-            case Verdict.IP_WHITELISTED:
-                text = f"{address} is whitelisted ({ids})"
-            case Verdict.PENDING:
-                text = f"A registration of {address} is pending or starts later ({ids})"
-            case Verdict.EXPIRED_IN_GRACE:
-                text = f"The registration of {address} has ended and is still in grace ({ids})"
-            case Verdict.PROTOCOL_MISMATCH:
-                text = f"{address} is registered, but for other protocols than {flow.protocol} ({ids})"
-            case Verdict.ENDPOINT_MISMATCH:
-                text = f"{address} is registered, but not for {peer} at the other end ({ids})"
-            case Verdict.SHARED_ADDRESS:
-                text = f"No registration matched {address}, which many subscribers share"
-            case Verdict.UNREGISTERED:
-                either = direction in (Direction.UNKNOWN, Direction.INTERNAL)
-                text = f"No registration matched {address}" + (f" or {peer}" if either else "")
-            case Verdict.EXPIRED:
-                text = f"The registration of {address} has ended ({ids}), and no other matched"
-            case Verdict.SUSPENDED:
-                text = f"The registration of {address} is suspended ({ids}), and no other matched"
-            case Verdict.REVOKED:
-                text = f"The registration of {address} was revoked ({ids}), and no other matched"
-            case Verdict.OUT_OF_SCOPE if direction is Direction.SCOPE_LOCAL:
-                text = f"{address} to {peer} stays on its link (link-local, multicast or loopback)"
-            case Verdict.OUT_OF_SCOPE:
-                text = f"Neither {address} nor {peer} is in a network of ours"
-            case _:
-                limit = (
-                    f"it began before the register's first record, {_time_text(register.first_record_ns)}"
-                    if flow.start_ns < register.first_record_ns
-                    else f"the register was due for renewal on {_time_text(register.next_update_ns)}"
-                )
-                text = f"The flow of {address} would be {looked_up}, but {limit}"
-        rejected = _listed(match.entry.entry_id for match in matches if match.standing is Standing.REJECTED)
-        return text + (f"; an application was rejected ({rejected})." if rejected else ".")
+    def _end(
+        self, is_source: bool, flow: Flow, register: Register, sided: bool, is_shared: bool, at_ns: int
+    ) -> _End:
+        """What the entries of one end amount to; `sided`: it is known which end is the subscriber's."""
+        entries = register.covering(flow.source if is_source else flow.destination)
+        if not entries:
+            return NOTHING_SHARED if is_shared else NOTHING
+        side = None if not sided else SUBSCRIBER if is_source else ENDPOINT
+        key = (id(entries), flow.protocol, side)
+        known = self._memory.ends.get(key)
+        # The same id may be another tuple's by now.
+        if known is None or known.entries is not entries or not known.from_ns <= at_ns < known.until_ns:
+            known = self._remember(key, entries, at_ns)
+        end = known.end
+        if end is None:
+            peer, port = (flow.destination, flow.destination_port) if is_source else (flow.source, None)
+            standings = [
+                _fit(entry, flow.protocol, side, peer, port) if standing is APPROVED else standing
+                for entry, standing in zip(entries, known.standings, strict=True)
+            ]
+            end = _amounts_to(entries, standings)
+        if is_shared and end.rank > NOTHING_SHARED.rank:
+            return _End(SHARED_ADDRESS, NOTHING_SHARED.rank, entries, end.standings)
+        return end
+
+    def _remember(
+        self, key: tuple[int, str, Side | None], entries: tuple[Entry, ...], at_ns: int
+    ) -> _Remembered:
+        """How these entries stand until the next of their dates."""
+        standings = [standing_at(entry, at_ns, self.grace_ns) for entry in entries]
+        instants = [instant for entry in entries for instant in instants_of(entry, self.grace_ns)]
+        end = None
+        approved = [index for index, standing in enumerate(standings) if standing is Standing.APPROVED]
+        if not any(entries[index].endpoints for index in approved):
+            fitted = standings.copy()
+            for index in approved:
+                fitted[index] = _fit(entries[index], key[1], key[2], b"", None)
+            end = _amounts_to(entries, fitted)
+        known = _Remembered(
+            entries,
+            max((instant for instant in instants if instant <= at_ns), default=ALWAYS[0]),
+            min((instant for instant in instants if instant > at_ns), default=ALWAYS[1]),
+            tuple(standings),
+            end,
+        )
+        if len(self._memory.ends) >= REMEMBERED:
+            self._memory.ends.clear()
+        self._memory.ends[key] = known
+        return known
+
+    def _rules(self, verdict: Verdict, flow: Flow, direction: Direction) -> tuple[tuple[Rule, bool], ...]:
+        """The rules that can hold for these names, in order, and whether they ask for more."""
+        key = (verdict, flow.confidence, flow.phase, direction, flow.protocol)
+        rules = self._memory.rules.get(key)
+        if rules is None:
+            some = (rule for rule in self.rules if rule.can_hold(*key))
+            rules = self._memory.rules[key] = tuple((rule, rule.asks_more()) for rule in some)
+        return rules
+
+    def _stale_from_ns(self, register: Register) -> int:
+        """From when on the register is too old to flag by."""
+        due_ns = register.next_update_ns
+        return ALWAYS[1] if due_ns is None else due_ns + self.stale_after_ns + 1
+
+
+NOTHING: Final = _End(Verdict.UNREGISTERED, RANK[Verdict.UNREGISTERED])
+NOTHING_SHARED: Final = _End(Verdict.SHARED_ADDRESS, RANK[Verdict.SHARED_ADDRESS])
+
+
+def instants_of(entry: Entry, grace_ns: int) -> Iterator[int]:
+    """Every time at which `standing_at` can change."""
+    yield entry.status_since_ns
+    yield entry.valid_from_ns
+    for end_ns in (entry.valid_until_ns, entry.missing_since_ns):
+        if end_ns is not None:
+            yield end_ns
+            yield end_ns + grace_ns
 
 
 def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
     """How an entry stands at a time, whatever the flow.
 
     Before `status_since` it was what precedes its state: approved before a suspension or revocation,
-    pending before an approval or rejection, and not there before it was submitted. A suspension or
-    revocation does not outlive the entry's own end: by then the address may be somebody else's.
+    pending before an approval or rejection, and not there before it was submitted. It ends with
+    `valid_until`, or when complete feeds of its source begin to lack it. A suspension or revocation does not
+    outlive that end: by then the address may be somebody else's.
     """
     status: Status | None = entry.status
     if at_ns < entry.status_since_ns:
@@ -577,8 +729,9 @@ def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
     if status is Status.REJECTED:
         return Standing.REJECTED
     withdrawn = status in (Status.SUSPENDED, Status.REVOKED)
-    if entry.valid_until_ns is not None and at_ns >= entry.valid_until_ns:
-        in_grace = not withdrawn and at_ns < entry.valid_until_ns + grace_ns
+    ends = [end_ns for end_ns in (entry.valid_until_ns, entry.missing_since_ns) if end_ns is not None]
+    if ends and at_ns >= (end_ns := min(ends)):
+        in_grace = not withdrawn and at_ns < end_ns + grace_ns
         return Standing.IN_GRACE if in_grace else Standing.EXPIRED
     if withdrawn:
         return Standing.SUSPENDED if status is Status.SUSPENDED else Standing.REVOKED
@@ -587,30 +740,39 @@ def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
     return Standing.APPROVED if at_ns >= entry.valid_from_ns else Standing.NOT_YET_VALID
 
 
-def _fit(entry: Entry, end: str, flow: FlowFacts, direction: Direction) -> Standing:
-    """Whether an approved entry covers this flow."""
-    if entry.protocols and flow.protocol not in entry.protocols:
+def _fit(entry: Entry, protocol: str, side: Side | None, peer: bytes, port: int | None) -> Standing:
+    """Whether an approved entry covers a flow with `peer`, which answers at `port`."""
+    if entry.protocols and protocol not in entry.protocols:
         return Standing.PROTOCOL_MISMATCH
-    if direction is Direction.OUTBOUND and flow.phase != Phase.DATA_ONLY:
-        wanted = Side.SUBSCRIBER if end == "source" else Side.ENDPOINT
-        if entry.side not in (Side.EITHER, wanted):
-            return Standing.ENDPOINT_MISMATCH
+    if side is not None and entry.side not in (Side.EITHER, side):
+        return Standing.ENDPOINT_MISMATCH
     if not entry.endpoints:
         return Standing.APPROVED
-    peer = flow.destination if end == "source" else flow.source
-    port = flow.destination_port if end == "source" else None
     for endpoint in entry.endpoints:
         if endpoint.prefix.holds(peer) and (
             endpoint.port is None
             or port is None
             or port == endpoint.port
-            or (flow.protocol == Protocol.IPSEC and port in IKE_PORTS and endpoint.port in IKE_PORTS)
+            or (protocol == Protocol.IPSEC and port in IKE_PORTS and endpoint.port in IKE_PORTS)
         ):
             return Standing.APPROVED
     return Standing.ENDPOINT_MISMATCH
 
 
-def _counting(entries: tuple[Entry, ...], standings: list[Standing]) -> list[int]:
+def _amounts_to(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> _End:
+    """The verdict of an end, and what it rests on."""
+    amounts = [
+        GOOD[entry.kind] if standing is Standing.APPROVED else AMOUNTS_TO[standing]
+        for entry, standing in zip(entries, standings, strict=True)
+    ]
+    counting = _counting(entries, standings)
+    rank = min((RANK[amounts[index]] for index in counting), default=NOTHING.rank)
+    verdict = VERDICTS[rank]
+    decisive = tuple(index for index in counting if amounts[index] is verdict)
+    return _End(verdict, rank, entries, tuple(standings), decisive)
+
+
+def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list[int]:
     """Which entries the verdict of an end may rest on; the table "One end" at the top."""
     counting: list[int] = []
     start = 0
@@ -632,32 +794,57 @@ def _counting(entries: tuple[Entry, ...], standings: list[Standing]) -> list[int
     return counting
 
 
-def _cleared(matches: tuple[Match, ...]) -> tuple[Match, ...]:
-    """The matches of an end that the verdict is not about."""
-    return tuple(replace(match, decisive=False) if match.decisive else match for match in matches)
+def _decisive(end: _End, looked_up: Verdict) -> tuple[Entry, ...]:
+    if looked_up is OUT_OF_SCOPE or not end.decisive:
+        return ()
+    return tuple(end.entries[index] for index in end.decisive)
 
 
-def _of_both(source: _End, destination: _End, direction: Direction) -> tuple[_End, Verdict]:
-    """The end that the verdict is about, and the verdict; the table "Both ends" at the top."""
-    first, second = source, destination
-    if destination.is_ours and not source.is_ours:
-        first, second = destination, source
-    better = first if RANK[first.verdict] <= RANK[second.verdict] else second
-    if RANK[better.verdict] <= WORST_GOOD:
-        return better, better.verdict
-    if direction in (Direction.SCOPE_LOCAL, Direction.TRANSIT):
-        return source, Verdict.OUT_OF_SCOPE
-    if direction in (Direction.OUTBOUND, Direction.INBOUND):
-        return first, first.verdict
-    return better, better.verdict
+def _issued_ns(register: Register) -> int:
+    """When what is renewed from time to time was last issued, the oldest of its sources."""
+    renewed = [source.issued_at_ns for source in register.sources if source.next_update_ns is not None]
+    return min(renewed, default=register.issued_at_ns)
 
 
-def _is_scope_local(address: bytes) -> bool:
-    """Link-local, multicast or loopback (RFC 6890; RFC 4291, 2.4)."""
-    first = address[0]
-    if len(address) == 4:
-        return first == 127 or 224 <= first < 240 or address[:2] == b"\xa9\xfe"
-    return first == 0xFF or (first == 0xFE and address[1] & 0xC0 == 0x80) or address == b"\x00" * 15 + b"\x01"
+def _why(judgement: Judgement) -> str:
+    flow, register, verdict = judgement.flow, judgement.register, judgement.verdict
+    if register is None:
+        return "No register was given, so nothing was looked up."
+    ends = (flow.source, flow.destination)
+    address, peer = map(address_text, ends if judgement.subject == "source" else ends[::-1])
+    decisive = _decisive(judgement.subject_end, judgement.looked_up)
+    ids = _listed(entry.entry_id for entry in decisive)
+    if verdict is UNREGISTERED:
+        either = judgement.direction in (Direction.UNKNOWN, Direction.INTERNAL)
+        text = f"No registration matched {address}" + (f" or {peer}" if either else "")
+    elif verdict is OUT_OF_SCOPE and judgement.direction is SCOPE_LOCAL:
+        text = f"{address} to {peer} stays on its link (link-local, multicast or loopback)"
+    elif verdict is INDETERMINATE:
+        limit = (
+            f"it began before the register's first record, {_time_text(register.first_record_ns)}"
+            if flow.start_ns < register.first_record_ns
+            else f"the register was due for renewal on {_time_text(register.next_update_ns or 0)}"
+        )
+        text = f"The flow of {address} would be {judgement.looked_up}, but {limit}"
+    else:
+        ended = "is missing from newer feeds" if any(map(_is_missing, decisive)) else "has ended"
+        text = REASONS[verdict].format(
+            address=address, peer=peer, ids=ids, protocol=flow.protocol, ended=ended
+        )
+    rejected = [
+        entry.entry_id
+        for end in (judgement.subject_end, judgement.other_end)
+        if REJECTED in end.standings
+        for entry, standing in zip(end.entries, end.standings, strict=True)
+        if standing is REJECTED
+    ]
+    return text + (f"; an application was rejected ({_listed(rejected)})." if rejected else ".")
+
+
+def _is_missing(entry: Entry) -> bool:
+    """It ended since feeds lack it, not by its own date."""
+    since_ns = entry.missing_since_ns
+    return since_ns is not None and (entry.valid_until_ns is None or since_ns < entry.valid_until_ns)
 
 
 def _listed(ids: Iterable[str]) -> str:
@@ -671,118 +858,3 @@ def _listed(ids: Iterable[str]) -> str:
 
 def _time_text(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _read_rule(table: Table, zone: tzinfo) -> Rule:
-    rule = Rule(
-        rule_id=table.need("id", _rule_id, "", "a short name, unique in the file"),
-        action=table.need("action", _action, Action.OBSERVE, "one of " + ", ".join(Action)),
-        verdicts=table.get("verdict", _some_of(Verdict), frozenset()),
-        confidences=table.get("confidence", _some_of(Confidence), frozenset()),
-        phases=table.get("phase", _some_of(Phase), frozenset()),
-        directions=table.get("direction", _some_of(Direction), frozenset()),
-        protocols=table.get("protocol", _some_of(Protocol), frozenset()),
-        kinds=table.get("kind", _some_of(Kind), frozenset()),
-        categories=table.get("category", _some_of(Category), frozenset()),
-        prefixes=table.get("prefix", _prefixes, ()),
-        min_packets=table.get("min_packets", _count, 0),
-        min_subject_packets=table.get("min_subject_packets", _count, 0),
-        min_duration_ns=table.get("min_duration", _duration_ns, 0),
-        from_ns=table.get("from", lambda value: instant_ns(value, zone), None),
-        until_ns=table.get("until", lambda value: instant_ns(value, zone, end_of_day=True), None),
-    )
-    table.finish()
-    return rule
-
-
-def _check_rules(tables: list[Table], rules: tuple[Rule, ...]) -> None:
-    """Find what is well written and still makes no sense."""
-    seen: dict[str, int] = {}
-    for index, (table, rule) in enumerate(zip(tables, rules, strict=True)):
-        if rule.rule_id in seen:
-            table.fault(
-                "id", f"the id of rule[{seen[rule.rule_id]}] again ({rule.rule_id})", "an id of its own"
-            )
-        seen.setdefault(rule.rule_id, index)
-        unconditional = rule == Rule(rule.rule_id, rule.action)
-        if unconditional and index + 1 < len(rules):
-            table.fault(
-                "",
-                f"a rule without conditions ({rule.rule_id})",
-                "it in the last place: none after it applies",
-            )
-        if rule.action is Action.FLAG:
-            unfit = {Verdict.INDETERMINATE, Verdict.NOT_EVALUATED} & rule.verdicts
-            if not rule.verdicts:
-                table.fault("verdict", "a rule that flags whatever the verdict", "the verdicts that it flags")
-            elif unfit:
-                table.fault("verdict", f"{min(unfit)} with action flag", "only verdicts that say something")
-        if rule.from_ns is not None and rule.until_ns is not None and rule.until_ns <= rule.from_ns:
-            table.fault("until", "an end before from", "a later time")
-
-
-def _rule_id(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", value):
-        raise ValueError("a short name in small letters, digits, '-', '_' and '.'")
-    if value in (DEFAULT_RULE, NO_REGISTER_RULE):
-        raise ValueError(
-            f"another name: {DEFAULT_RULE!r} and {NO_REGISTER_RULE!r} stand for outcomes without a rule"
-        )
-    return value
-
-
-def _action(value: object) -> Action:
-    return _named(Action, value)
-
-
-def _named(names: type[Named], value: object) -> Named:
-    if isinstance(value, str):
-        try:
-            return names(value)
-        except ValueError:
-            if close := nearest(value, [str(name) for name in names]):
-                raise ValueError(repr(close)) from None
-    raise ValueError("one of " + ", ".join(names))
-
-
-def _some_of(names: type[Named]) -> Callable[[object], frozenset[Named]]:
-    """A converter for one name or an array of them."""
-
-    def convert(value: object) -> frozenset[Named]:
-        values = value if isinstance(value, list) else [value]
-        if not values:
-            raise ValueError("at least one of " + ", ".join(names))
-        return frozenset(_named(names, item) for item in values)
-
-    return convert
-
-
-def _prefixes(value: object) -> tuple[Prefix, ...]:
-    values = value if isinstance(value, list) else [value]
-    prefixes = []
-    for item in values:
-        if not isinstance(item, str):
-            raise ValueError("prefixes as strings, like 203.0.113.0/24")
-        try:
-            prefixes.append(Prefix.parse(item))
-        except ValueError as error:
-            raise ValueError(f"{error} (for {item!r})") from None
-    return tuple(prefixes)
-
-
-def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("true or false")
-
-
-def _count(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31:
-        return value
-    raise ValueError("a whole number from 0")
-
-
-def _duration_ns(value: object) -> int:
-    if isinstance(value, str) and (parts := re.fullmatch(r"(\d{1,6})(s|m|h|d)", value, re.ASCII)):
-        return int(parts.group(1)) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[parts.group(2)] * NS_PER_S
-    raise ValueError('a duration: a whole number with s, m, h or d, like "14d"')

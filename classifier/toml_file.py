@@ -9,7 +9,7 @@ then left out.
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Final, TypeVar
@@ -103,23 +103,27 @@ class TomlFile:
         where = ""
         for number, line in enumerate(text.splitlines(), 1):
             if array := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
-                name = array.group(1)
+                outer, dot, name = array.group(1).rpartition(".")
+                name = f"{outer}[{counts[outer] - 1}]{dot}{name}" if outer in counts else array.group(1)
                 where = f"{name}[{counts.get(name, 0)}]"
                 counts[name] = counts.get(name, 0) + 1
                 lines.setdefault(where, number)
             elif table := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
                 where = table.group(1)
                 lines.setdefault(where, number)
-            elif key := re.match(r"\s*[\"']?([\w.-]+)[\"']?\s*=", line):
-                lines.setdefault(f"{where}.{key.group(1)}" if where else key.group(1), number)
+            elif key := re.match(r"\s*(?:([\w.-]+)|\"([^\"]*)\"|'([^']*)')\s*=", line):
+                name = next(group for group in key.groups() if group is not None)
+                lines.setdefault(f"{where}.{name}" if where else name, number)
         return lines
+
+    def line(self, key: str) -> int | None:
+        """Where a dotted key stands, or the table that it is in."""
+        line = self._lines.get(key)
+        return self._lines.get(key.rpartition(".")[0]) if line is None and "." in key else line
 
     def fault(self, key: str, found: str, expected: str) -> None:
         """Remember that `key` holds `found`."""
-        line = self._lines.get(key)
-        if line is None and "." in key:
-            line = self._lines.get(key.rpartition(".")[0])
-        self.faults.append(Fault(self.name, line, key or None, found, expected))
+        self.faults.append(Fault(self.name, self.line(key), key or None, found, expected))
 
 
 class Table:
@@ -133,6 +137,10 @@ class Table:
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Every key that is set, where keys are the file's own words."""
+        return iter(self._values)
 
     def is_empty(self) -> bool:
         """No key is set."""

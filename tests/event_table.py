@@ -7,7 +7,7 @@ from typing import Any
 
 from classifier.events import schema
 
-_KINDS = ("vpn", "attempts", "stats")
+_KINDS = ("vpn", "attempts", "correction", "register", "stats")
 
 
 def page() -> str:
@@ -24,7 +24,7 @@ def page() -> str:
         document["description"],
         "",
         "A file begins with a `stats` event that says what judged the flows, and ends with one that counts;",
-        "without the last the file is not complete. `register` and `correction` are reserved event types.",
+        "without the last the file is not complete. `recheck` writes a file of its own, with corrections only.",
         "",
         "An attempt is a flow in phase `attempt`: nobody answered it. Of one source prefix (/24, /48) ten",
         "are announced in 60 s of packet time, a thousand of all prefixes together; the rest are counted in",

@@ -1,8 +1,8 @@
 """A stand-in for the compiled engine: captures are lists of batches, written by hand.
 
 It keeps the contract of `_core.pyi` as far as the Python side relies on it: a batch shows the tag that a
-flow had before the batch, handles end with their flow, an error is raised once, and `finish` cuts a
-capture short.
+flow had before the batch, handles end with their flow, an error is raised once, `finish` cuts a capture
+short, and reviews report the running flows once more, on demand and when the clock passes an instant.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from classifier import _core
 from classifier.inputs import Inputs
 
 SECOND = 1_000_000_000
+IDLE_S = 600
 T0 = 1_772_366_400 * SECOND  # 2026-03-01T12:00:00Z
 
 
@@ -41,6 +42,7 @@ class Row:
     phase: str = "established"
     oneway: bool = False
     midflow: bool = False
+    via_proxy: bool = False
     flipped: bool = False
     evidence: list[tuple[str, int, int, int, str, int, int]] = field(
         default_factory=lambda: [("wireguard.initiation", 161, 1, T0, "to_server", 148, 1)]
@@ -103,6 +105,12 @@ class FakeEngine:
         self.frames = 0
         self.opened = 0
         self._steps: list[Step] = []
+        self.instants: list[int] = []
+        self.subscribers: list[tuple[bytes, int]] = []
+        self.milestones: tuple[Sequence[int], Sequence[float]] = (), ()
+        self._clock_ns = 0
+        self._running: dict[int, Row] = {}
+        self._wanted = False
 
     def __call__(self, **settings: Any) -> FakeEngine:
         """Takes the place of the class `_core.Engine`."""
@@ -119,6 +127,8 @@ class FakeEngine:
         self._steps = list(capture)
         self.tags.clear()
         self.finished = False
+        self._clock_ns = 0
+        self._running.clear()
 
     def poll(self, max_ms: int = 100) -> FakeBatch | None:
         assert 0 < max_ms <= 100, "longer, and Ctrl-C is noticed late"
@@ -130,12 +140,45 @@ class FakeEngine:
         if isinstance(step, Exception):
             raise step
         self.frames += len(step)
-        return FakeBatch(step, self.tags)
+        rows = [row for one in step for row in self._reviewed(one)]
+        return FakeBatch(rows, self.tags)
+
+    def _reviewed(self, row: Row) -> list[Row]:
+        """The row, after the reviews that are due before it."""
+        due = self._wanted or (
+            self._clock_ns > 0 and any(self._clock_ns < instant <= row.time_ns for instant in self.instants)
+        )
+        clock_ns = max(self._clock_ns, row.time_ns)
+        reviews = [
+            replace(running, report="milestone", time_ns=self._clock_ns if self._wanted else clock_ns)
+            for running in self._running.values()
+            if due and clock_ns - running.end_ns < IDLE_S * SECOND
+        ]
+        self._clock_ns, self._wanted = clock_ns, False
+        if row.report == "ended":
+            self._running.pop(row.flow_id, None)
+        else:
+            self._running[row.flow_id] = row
+        return [*reviews, row]
+
+    def review_at(self, instants_ns: Sequence[int]) -> None:
+        self.instants = list(instants_ns)
+
+    def review(self) -> None:
+        self._wanted = True
+
+    def set_milestones(
+        self, packet_milestones: Sequence[int], duration_milestones_s: Sequence[float]
+    ) -> None:
+        self.milestones = packet_milestones, duration_milestones_s
 
     def set_tags(self, handles: Sequence[int], tags: Sequence[int]) -> None:
         for handle, tag in zip(handles, tags, strict=True):
             assert 0 < tag < 1 << 32
             self.tags[handle] = tag
+
+    def set_subscribers(self, subscribers: Sequence[tuple[bytes, int]]) -> None:
+        self.subscribers = list(subscribers)
 
     def finish(self) -> None:
         self.finished = True

@@ -30,6 +30,8 @@ STATS: dict[str, Any] = {
         "keep": "all",
         "min_confidence": "likely",
         "flow_key": "+vlan",
+        "peel": "operator",
+        "remove_duplicates": False,
         "as_of": None,
         "register": None,
         "policy_hash": "",
@@ -64,6 +66,7 @@ VPN: dict[str, Any] = {
         "phase": "data_only",
         "oneway": True,
         "midflow": True,
+        "via_proxy": False,
         "evidence": [
             {
                 "id": "ipsec.esp",
@@ -183,6 +186,8 @@ TYPES = {
     "flow": events.FlowCounters,
     "attempts_event": events.AttemptsEvent,
     "attempts": events.AttemptsItem,
+    "register_event": events.RegisterEvent,
+    "before": events.Before,
     "stats_event": events.StatsEvent,
     "stats": events.Stats,
     "register": events.RegisterItem,

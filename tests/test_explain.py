@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from fake_engine import SECOND, T0
 from test_pipeline import DAY, NEW, WITH_LOCAL, entry, register, run, vpn
 
 from classifier import _core
-from classifier.explain import FLAG, EventFileError, explain
+from classifier.event_file import EventFileError
+from classifier.explain import FLAG, Wanted, explain
 
 
 def save(path: Path, events: list[dict[str, Any]]) -> str:
@@ -27,7 +29,7 @@ def known() -> _core.EvidenceKind:
 
 
 def text(path: Path, events: list[dict[str, Any]], **wanted: Any) -> str:
-    return " ".join("\n".join(explain(save(path, events), **wanted)).split())
+    return " ".join("\n".join(explain(save(path, events), Wanted(**wanted))).split())
 
 
 def test_it_says_what_was_seen_where_and_what_it_amounts_to(
@@ -99,14 +101,16 @@ def test_flows_are_chosen_by_id_or_either_address(tmp_path: Path) -> None:
     path = save(tmp_path / "e", run([rows, [row.then("ended") for row in rows]]))
 
     def ids(**wanted: Any) -> list[int]:
-        return [int(words.split(":")[0].removeprefix("Flow ")) for words in explain(path, **wanted)]
+        found = explain(path, Wanted(**wanted))
+        return [int(words.split(":")[0].removeprefix("Flow ")) for words in found if words.startswith("Flow")]
 
     assert ids() == [1, 2, 3]
     assert ids(flow_id=3) == [3]
-    assert ids(address="192.0.2.10") == [1, 3]
-    assert ids(address="203.0.113.3") == [3]
-    assert ids(address="2001:DB8:0::2") == [2]
-    assert ids(address="192.0.2.10", flow_id=2) == []
+    assert ids(address=ip_network("192.0.2.10")) == [1, 3]
+    assert ids(address=ip_network("203.0.113.3")) == [3]
+    assert ids(address=ip_network("2001:DB8:0::2")) == [2]
+    assert ids(address=ip_network("2001:db8::/64")) == [2]
+    assert ids(address=ip_network("192.0.2.10"), flow_id=2) == []
 
 
 GOOD = run([[NEW]])
@@ -137,8 +141,8 @@ def broken(line: int, change: str) -> bytes:
     ("change", "message"),
     [
         ("cut", "line 2, column 101: not JSON"),
-        ("deep", "line 2: not JSON"),
-        ("latin", "line 2: not JSON"),
+        ("deep", "line 2, column 1"),
+        ("latin", "line 2, column 1: not JSON"),
         ("type", "line 2: vpn.evidence[0].bits: expected integer, found string"),
         ("missing", "line 2: policy.verdict: missing"),
         ("list", "line 2: expected an object, found array"),
@@ -194,3 +198,50 @@ def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(EventFileError, match="-: cannot be read: standard input is closed"):
         list(explain("-"))
+
+
+def flows(path: Path, rows: list[Any], **wanted: Any) -> list[str]:
+    saved = save(path, run([rows, [row.then("ended", 60) for row in rows]]))
+    return list(explain(saved, Wanted(address=ip_network("192.0.2.10"), **wanted)))
+
+
+def starting(seconds: int, number: int) -> Any:
+    return replace(NEW, flow_id=number, time_ns=T0 + seconds * SECOND, start_ns=T0 + seconds * SECOND)
+
+
+def test_flows_of_an_address_come_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    found = flows(tmp_path / "e", [starting(9, 1), starting(0, 2), starting(5, 3)])
+    assert found[0] == "3 flows with 192.0.2.10: 3 unregistered (flag).\n"
+    assert [words.split(":")[0] for words in found[1:]] == ["Flow 2", "Flow 3", "Flow 1"]
+
+
+def test_flows_that_went_on_between_two_times(tmp_path: Path) -> None:
+    rows = [starting(0, 1), starting(100, 2), starting(300, 3)]
+
+    def between(first: int, last: int) -> list[str]:
+        found = flows(tmp_path / "e", rows, from_ns=T0 + first * SECOND, until_ns=T0 + last * SECOND)
+        return [words.split(":")[0].removeprefix("Flow ") for words in found[1:]]
+
+    # Each lasts for 60 s.
+    assert between(0, 400) == ["1", "2", "3"]
+    assert between(60, 99) == ["1"]
+    assert between(61, 99) == []
+    assert between(120, 130) == ["2"]
+    assert between(160, 300) == ["2", "3"]
+
+
+def test_of_very_many_flows_the_latest_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.explain.MAX_FLOWS", 2)
+    found = flows(tmp_path / "e", [starting(number, number) for number in (1, 2, 3, 4)])
+    assert found[0].startswith("4 flows with 192.0.2.10: 4 unregistered (flag). Only the latest 2 follow:")
+    assert [words.split(":")[0] for words in found[1:]] == ["Flow 3", "Flow 4"]
+
+
+def test_it_ends_with_what_would_change_the_verdict(tmp_path: Path) -> None:
+    words = text(tmp_path / "e", run([[NEW.then("ended")]], policy=WITH_LOCAL))
+    _, _, change = words.partition("What would change this ")
+    assert change.startswith(
+        "An entry for the subject: a prefix that holds 192.0.2.10, side subscriber or not"
+    )
+    assert "endpoints with 198.51.100.20:51820 or none filed" in change
+    assert "in date at 2026-03-01T12:00:01.000000000Z" in change

@@ -48,7 +48,7 @@ def test_output_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None
         command = [sys.executable, "-m", "classifier", "replay", *captures, "--rules", "rules/"]
         command += ["--workers", str(workers), "--min-confidence", "possible", "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 4, result.stderr  # one capture ends inside a record
+        assert result.returncode == 4, result.stderr  # two captures end inside a record
         outputs[workers] = output.read_bytes()
     assert len(outputs[1].splitlines()) > len(captures)
     assert outputs[1] == outputs[2] == outputs[7]

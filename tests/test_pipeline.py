@@ -126,6 +126,7 @@ def test_an_event_says_what_the_row_and_the_judgement_say() -> None:
             "phase": "established",
             "oneway": False,
             "midflow": False,
+            "via_proxy": False,
             "evidence": [
                 {
                     "id": "wireguard.initiation",
@@ -181,7 +182,7 @@ def test_entries_behind_a_verdict() -> None:
 
 
 def test_at_most_16_entries_go_into_an_event() -> None:
-    many = register(*(replace(entry(), entry_id=f"R-{number}") for number in range(40)))
+    many = register(*(entry()._replace(entry_id=f"R-{number}") for number in range(40)))
     (event,) = vpn(run([[NEW]], with_register=many))
     assert len(event["policy"]["entries"]) == 16
 
@@ -368,6 +369,8 @@ def test_first_and_last_line() -> None:
         "keep": "all",
         "min_confidence": "likely",
         "flow_key": "five-tuple",
+        "peel": "operator",
+        "remove_duplicates": False,
         "as_of": None,
         "register": {
             "source": "authority",
@@ -434,16 +437,20 @@ def test_progress_adds_captures_up() -> None:
     assert one.progress() == (200, 200, 2)
 
 
-def test_the_engine_is_asked_for_the_milestones_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_is_told_what_the_policy_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeEngine({})
     monkeypatch.setattr(_core, "Engine", fake)
-    Replay(inputs(), register(), POLICY, Settings(workers=3, flow_key="+path"))
+    settings = Settings(workers=3, flow_key="+path", peel="all", remove_duplicates=True)
+    Replay(inputs(), register(), replace(POLICY, shared=(Prefix.parse("100.64.0.0/10"),)), settings)
     assert fake.settings == {
         "workers": 3,
         "min_confidence": "likely",
         "flow_key": "+path",
         "packet_milestones": (10,),
         "duration_milestones_s": (),
+        "remove_duplicates": True,
+        "peel": "all",
+        "subscribers": [(bytes([100, 64, 0, 0]), 10)],
     }
 
 

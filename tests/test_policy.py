@@ -254,7 +254,7 @@ def test_fit_of_the_local_end(fields: dict[str, object], of: dict[str, object], 
     if "endpoints" in fields:
         assert isinstance(fields["endpoints"], tuple)
         fields = fields | {"endpoints": tuple(Endpoint.parse(text) for text in fields["endpoints"])}
-    assert judge(OURS, replace(entry(), **fields), of=replace(flow(), **of)).verdict == verdict  # type: ignore[arg-type]
+    assert judge(OURS, entry()._replace(**fields), of=replace(flow(), **of)).verdict == verdict  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -416,8 +416,9 @@ def plain_end(
         length = filed.prefix.length
         changed = filed.status_since_ns <= NOW
         begun = filed.valid_from_ns <= NOW
-        over = filed.valid_until_ns is not None and filed.valid_until_ns <= NOW
-        fresh = filed.valid_until_ns is not None and filed.valid_until_ns + grace > NOW
+        ends = [end for end in (filed.valid_until_ns, filed.missing_since_ns) if end is not None]
+        over = any(end <= NOW for end in ends)
+        fresh = all(end + grace > NOW for end in ends)
         if filed.status is Status.REJECTED and changed:
             continue
         if filed.status is Status.SUBMITTED and not changed:
@@ -520,6 +521,9 @@ ENTRIES = st.builds(
     valid_until_ns=st.none() | TIMES,
     status=st.sampled_from(Status),
     status_since_ns=TIMES,
+    source=st.just(""),
+    missing_since_ns=st.none() | TIMES,
+    reason=st.none(),
 )
 
 

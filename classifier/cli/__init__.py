@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from classifier import _core
-from classifier.cli import explain, replay
+from classifier.cli import explain, policy, recheck, register, replay
 
 _HELP = """Recognise VPN flows in captures and check both ends against a register of who may run a VPN.
 
@@ -71,3 +71,8 @@ app.command(
 app.command("explain", help=explain.HELP, short_help="Say in words why flows got their verdicts.")(
     explain.command
 )
+app.command("recheck", help=recheck.HELP, short_help="Judge the flows of events again: corrections.")(
+    recheck.command
+)
+app.add_typer(register.app, name="register")
+app.add_typer(policy.app, name="policy")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -14,6 +16,8 @@ from classifier.errors import ClassifierError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from classifier.event_file import EventFiles
 
 DONE, FAILED, USAGE, FLAGGED, UNREADABLE = range(5)
 WIDTH: Final = 180  # of a table that goes to a file or a pipe
@@ -41,6 +45,30 @@ def guarded(run: Callable[[], int]) -> int:
     return code
 
 
+def keep_inputs(output: str, paths: Iterable[str], what: str) -> None:
+    """Refuse to write over what is to be read."""
+    if output == "-" or not Path(output).exists():
+        return
+    for path in paths:
+        if path != "-" and Path(path).exists() and Path(path).samefile(output):
+            raise typer.BadParameter(f"{output} is one of the {what} to be read", param_hint="-o")
+
+
+@contextmanager
+def progress_of(files: EventFiles) -> Iterator[None]:
+    """A bar over the bytes of event files; nothing unless stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(True, stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=files.size)
+        files.on_tick = lambda: progress.update(task, completed=files.read)
+        yield
+
+
 def console(terminal: bool, *, stderr: bool = False) -> Console:
     from rich.console import Console
 
@@ -66,6 +94,40 @@ def valid_time(text: str | None) -> str | None:
             parse_time(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def valid_times(texts: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Two times, the earlier first."""
+    from classifier.events import parse_time
+
+    if texts is not None:
+        first, last = (valid_time(text) or "" for text in texts)
+        if parse_time(first) > parse_time(last):
+            raise typer.BadParameter(f"{first} is later than {last}")
+    return texts
+
+
+def valid_prefix(text: str | None) -> str | None:
+    import ipaddress
+
+    try:
+        if text is not None:
+            ipaddress.ip_network(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: expected an IPv4 or IPv6 address, or a prefix without host bits"
+        ) from None
+    return text
+
+
+def valid_duration(text: str) -> str:
+    from classifier.policy_file import duration_ns
+
+    try:
+        duration_ns(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: expected {error}") from None
     return text
 
 

@@ -18,6 +18,7 @@ from classifier.cli.common import DONE, FLAGGED, UNREADABLE, console, guarded, p
 
 if TYPE_CHECKING:
     from classifier.pipeline import Replay
+    from classifier.reload import Reloader
 
 _PROGRESS_S = 0.2
 
@@ -41,6 +42,9 @@ Examples:
       exit code 3 when something was flagged
   vpn-classifier replay old.pcap --rules rules/ --as-of 2026-03-01
       what would the register say at that time?
+  kill -HUP $PID
+      while it runs: read --rules, --register and --policy again, and judge running flows anew; what changes
+      gives `changed` events. Faulty files are refused: all stays as it was, and a `register` event says so
 
 \b
 Exit codes: 0 done, 1 failed, 2 usage, 3 flagged (with --fail-on flagged), 4 some input could not be read.
@@ -61,6 +65,14 @@ class FlowKey(StrEnum):
     FIVE_TUPLE = "five-tuple"
     VLAN = "+vlan"
     PATH = "+path"
+
+
+class Peel(StrEnum):
+    """Choices of --peel."""
+
+    OPERATOR = "operator"
+    ALL = "all"
+    NONE = "none"
 
 
 class FailOn(StrEnum):
@@ -107,11 +119,25 @@ def command(
         FlowKey,
         typer.Option(help="What tells flows apart: also VLANs, or the whole path of encapsulations."),
     ] = FlowKey.FIVE_TUPLE,
+    peel: Annotated[
+        Peel,
+        typer.Option(
+            help="Tunnels over IP (GRE, IP in IP, GTP-U, VXLAN ...) that are opened: the operator's, which have no "
+            "end in the policy's [networks]; all; or none."
+        ),
+    ] = Peel.OPERATOR,
+    remove_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
+        ),
+    ] = False,
     sensor: Annotated[str, typer.Option(help="Name of the observation point, for the events.")] = "replay",
 ) -> None:
     from classifier.events import parse_time
     from classifier.inputs import find
     from classifier.pipeline import Replay, Settings, load_rules
+    from classifier.reload import Reloader
 
     def run() -> int:
         settings = Settings(
@@ -120,6 +146,8 @@ def command(
             as_of_ns=None if as_of is None else parse_time(as_of),
             workers=workers,
             sensor=sensor,
+            peel=peel.value,
+            remove_duplicates=remove_duplicates,
         )
         inputs = find(files)
         if output is not None and output != "-":
@@ -127,7 +155,9 @@ def command(
         known, judge = load_rules(rules, register, policy)
         if known is None:
             _say_unused(policy is not None, fail_on is not None)
-        code, flagged = _replay(Replay(inputs, known, judge, settings), output)
+        replay = Replay(inputs, known, judge, settings)
+        reloader = None if known is None else Reloader(replay, rules, register, policy)
+        code, flagged = _replay(replay, reloader, output)
         if code in (DONE, UNREADABLE) and fail_on is FailOn.FLAGGED and flagged:
             return FLAGGED
         return code
@@ -135,8 +165,9 @@ def command(
     raise typer.Exit(guarded(run))
 
 
-def _replay(run: Replay, output: str | None) -> tuple[int, int]:
+def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple[int, int]:
     """Exit code and number of flagged flows."""
+    from classifier.reload import reload_text
     from classifier.sinks import Sink
     from classifier.sinks.report import Report
 
@@ -149,16 +180,20 @@ def _replay(run: Replay, output: str | None) -> tuple[int, int]:
     began = time.perf_counter()
     said = 0
     try:
-        with _signals(run) as received, _progress(run) as tick:
+        with _signals(run, reloader) as received, _progress(run) as tick:
 
             def on_poll() -> None:
                 nonlocal said
                 if output == "-":
                     sinks[-1].flush()
                 said = _say_faults(run, said)
+                if reloader is not None:
+                    reloader.tick()
                 tick()
 
             for event in run.events(on_poll):
+                if event["event_type"] == "register":
+                    say(reload_text(event))
                 for sink in sinks:
                     sink.write(event)
     finally:
@@ -178,8 +213,8 @@ def _replay(run: Replay, output: str | None) -> tuple[int, int]:
 
 
 @contextmanager
-def _signals(run: Replay) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends the process."""
+def _signals(run: Replay, reloader: Reloader | None) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends the process. SIGHUP reloads."""
     received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -188,6 +223,9 @@ def _signals(run: Replay) -> Iterator[list[int]]:
         signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    if reloader is not None:
+        wanted = reloader.request
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda _number, _frame: wanted())
     try:
         yield received
     finally:

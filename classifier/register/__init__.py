@@ -1,8 +1,8 @@
 """Who may run what from where: the register's model, its files, and look-ups by address."""
 
-from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Side, Status
+from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
 from classifier.register.prefixes import Prefix, PrefixTable
-from classifier.register.snapshot import Register
+from classifier.register.snapshot import Register, Source
 
 __all__ = [
     "Category",
@@ -12,7 +12,9 @@ __all__ = [
     "Prefix",
     "PrefixTable",
     "Protocol",
+    "Reason",
     "Register",
     "Side",
+    "Source",
     "Status",
 ]

@@ -6,10 +6,11 @@ Nothing here tells who the registrant is: the opaque `entry_id` is the only link
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from classifier.register.prefixes import Prefix, address_text
 
-__all__ = ["Category", "Endpoint", "Entry", "Kind", "Protocol", "Side", "Status"]
+__all__ = ["Category", "Endpoint", "Entry", "Kind", "Protocol", "Reason", "Side", "Status"]
 
 
 class Kind(StrEnum):
@@ -78,6 +79,26 @@ class Protocol(StrEnum):
     IPSEC = "ipsec"
 
 
+class Reason(StrEnum):
+    """Why the operator makes an exception; closed, so that exceptions can be counted by it."""
+
+    APPROVAL_IN_PROGRESS = "approval_in_progress"
+    """Applied for; the approval, or the feed that brings it, is still to come."""
+    FEED_ERROR = "feed_error"
+    """The feed is wrong about this address, and its issuer knows."""
+    ADDRESS_CHANGE = "address_change"
+    """A registrant moved to this address."""
+    LICENSED_SERVER = "licensed_server"
+    """A server of a licensed provider that no list has yet."""
+    CARRIER_GATEWAY = "carrier_gateway"
+    """A gateway of a carrier that no list has yet."""
+    FALSE_DETECTION = "false_detection"
+    """What was recognised there is no VPN."""
+    EMERGENCY = "emergency"
+    """No time to wait for a registration."""
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A remote network that the registrant said it would talk to, and the port there if one was filed."""
@@ -115,9 +136,12 @@ class Endpoint:
         return f"{network}:{self.port}" if bits == 32 else f"[{network}]:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row: one prefix of one registrant. Rows of one `entry_id` differ in nothing but the prefix."""
+class Entry(NamedTuple):
+    """One row: one prefix of one registrant. Rows of one `entry_id` of a source differ in nothing but the
+    prefix, and in since when the source lacks it.
+
+    A tuple, since a million of them must be ready in seconds.
+    """
 
     entry_id: str
     """Opaque id of the registrant's entry in the authority's file."""
@@ -135,3 +159,9 @@ class Entry:
     status: Status
     status_since_ns: int
     """Since when it has been in this state. What it was before follows from the state: see `policy`."""
+    source: str = ""
+    """Name of the feed it came from."""
+    missing_since_ns: int | None = None
+    """Complete feeds of its source have lacked it since then; None: the last one had it."""
+    reason: Reason | None = None
+    """Why the operator made this exception; None for everything else."""

@@ -1,8 +1,8 @@
-"""Reads a register from a CSV file and its manifest: all of it, or every fault in it.
+"""Reads feeds, CSV or JSON Lines: every row of them, and every fault.
 
-The CSV has one row for each prefix of each entry, the columns of `COLUMNS` in any order, UTF-8. The
-manifest beside it (same name, `.toml`) says who issued the register, which one it is, until when it is
-current, and in which time zone its bare dates are. rules/README.md explains every column and key.
+A register of our own form (the columns of `COLUMNS`, UTF-8, a manifest beside it) and a feed that a map
+translates are read by the same code; so `register check` finds what an import would. rules/README.md
+explains every column and key.
 
 One rule a reader would get wrong: a faulty value is repeated in a message only when its form shows that it
 is no more than a prefix, a date or a slip of the pen in a known word. Anything else could be a name or a
@@ -13,36 +13,26 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import IO, Final, NoReturn, TypeVar
 
-from classifier.errors import ConfigError, Fault, RegisterError
-from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Side, Status
+from classifier.errors import Fault, RegisterError
+from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
+from classifier.register.feed_map import ANYTHING, COLUMNS, OPTIONAL, WORDS, FeedMap, tidy, tidy_word
+from classifier.register.manifest import read_manifest, source_name
 from classifier.register.prefixes import Prefix
-from classifier.toml_file import TomlFile, instant_ns, nearest, zone_of
+from classifier.register.snapshot import Register
+from classifier.toml_file import instant_ns, nearest
 
-__all__ = ["COLUMNS", "Manifest", "read_csv_register"]
+__all__ = ["COLUMNS", "STORE_COLUMNS", "Feed", "read_csv_register", "read_feed"]
 
-T = TypeVar("T")
 Named = TypeVar("Named", bound=StrEnum)
 
-COLUMNS: Final = (
-    "entry_id",
-    "kind",
-    "category",
-    "prefix",
-    "side",
-    "endpoints",
-    "protocols",
-    "valid_from",
-    "valid_until",
-    "status",
-    "status_since",
-)
 # Columns that would hold something about a person, whatever the rest of their name.
 PERSONAL_COLUMN: Final = re.compile(
     r"(^|[^a-z])(name|surname|person|applicant|owner|contact|phone|telephone|mobile|msisdn|cell|fax|e?-?mail|"
@@ -55,213 +45,549 @@ OPAQUE_ID: Final = re.compile(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$", re.
 LIKE_PREFIX: Final = re.compile(
     r"\d{1,3}(\.\d{1,3}){2,4}(/[\d.-]{0,8})?(:\d{0,6})?$|[0-9A-Fa-f.\[/]*:[0-9A-Fa-f:./\]]*$"
 )
-LIKE_DATE: Final = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ][0-9:.]*(Z|[+-][0-9:]*)?)?$")
+LIKE_DATE: Final = re.compile(
+    r"\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3})[-/. ]\d{1,4}([T ][0-9:.]*(Z|[+-][0-9:]*)?)?$"
+)
+SHOWABLE_COLUMN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,31}")
 NOT_SHOWN: Final = "a value that is not shown"
+DATE_EXPECTED: Final = (
+    "a date that exists, like 2026-11-20, or a time with its offset, like 2026-11-20T08:00:00Z"
+)
+# A register that was exported from a store has these as well.
+STORE_COLUMNS: Final = ("source", "missing_since", "reason")
+ALL_COLUMNS: Final = COLUMNS + STORE_COLUMNS
 YEARS: Final = range(1970, 2201)
+MAX_FAULTS: Final = 100_000
+MAX_LINE: Final = 1 << 20  # characters
+MAX_KEPT: Final = 100_000  # converted values of one column
+UNREAD: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """What register.toml says."""
+class Feed:
+    """What one or several files of a feed say."""
 
-    source: str
-    serial: int
-    issued_at_ns: int
-    next_update_ns: int
-    first_record_ns: int | None
-    zone: tzinfo
+    entries: tuple[Entry, ...]
+    """Of all rows without a fault, in their order."""
+    faults: tuple[Fault, ...]
+    rows: int
+    faulty_rows: int
+    faulty_ids: frozenset[str]
+    """Ids with a faulty row."""
+    unnamed_rows: int
+    """Faulty rows that do not say whose they are."""
+    is_whole: bool
+    """All rows could be told apart: there is no fault but in rows."""
+    sha256: str
+    names: Mapping[str, str]
+    """Our columns, as the feed calls them."""
+    lines: Sequence[int]
+    """Of each entry."""
+    files: tuple[tuple[int, str], ...]
+    """Index of the first entry of each file, and its name."""
+
+    def place(self, index: int) -> tuple[str, int]:
+        """File and line of an entry."""
+        name = next(name for start, name in reversed(self.files) if start <= index)
+        return name, self.lines[index]
 
 
-def read_csv_register(path: Path) -> tuple[Manifest, tuple[Entry, ...], str]:
-    """Manifest, entries in the order of the file, SHA-256 of the CSV; RegisterError lists every fault."""
-    manifest, faults = _read_manifest(path.with_suffix(".toml"))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
-        expected = f"a CSV register (columns {', '.join(COLUMNS)})"
-        raise RegisterError([*faults, Fault(str(path), None, None, found, expected)]) from None
-    reader = _Rows(str(path), manifest.zone if manifest else UTC)
-    entries = reader.read(content)
-    faults += reader.faults
+def read_csv_register(path: Path) -> Register:
+    """A CSV of our own form with its manifest; RegisterError lists every fault of both."""
+    manifest, faults = read_manifest(path.with_suffix(".toml"))
+    form = FeedMap(zone=manifest.zone if manifest else UTC)
+    feed = read_feed([path], form, source=manifest.source if manifest else "")
+    faults += feed.faults
     if faults or manifest is None:
         raise RegisterError(faults)
-    return manifest, entries, hashlib.sha256(content).hexdigest()
-
-
-def _read_manifest(path: Path) -> tuple[Manifest | None, list[Fault]]:
-    try:
-        file = TomlFile(path)
-    except ConfigError as error:
-        return None, list(error.faults)
-    table = file.root
-    when = "a time with its offset, like 2026-11-20T08:00:00Z"
-    zone = table.need("time_zone", zone_of, UTC, "the IANA name of the time zone of bare dates")
-    manifest = Manifest(
-        source=table.need("source", _source, "", "a short name of who issued the register"),
-        serial=table.need("serial", _serial, 0, "a whole number that rises with each issue"),
-        issued_at_ns=table.need("issued_at", _instant, 0, when),
-        next_update_ns=table.need("next_update", _instant, 0, when),
-        first_record_ns=table.get("first_record", _instant, None),
-        zone=zone,
+    assert manifest.next_update_ns is not None
+    return Register.build(
+        feed.entries,
+        source=manifest.source,
+        serial=manifest.serial,
+        issued_at_ns=manifest.issued_at_ns,
+        next_update_ns=manifest.next_update_ns,
+        first_record_ns=manifest.first_record_ns,
+        sha256=feed.sha256,
+        sources=manifest.sources,
     )
-    table.finish()
-    if not file.faults and manifest.next_update_ns <= manifest.issued_at_ns:
-        table.fault("next_update", "a time that is not after issued_at", "the time of the next issue")
-    return manifest, file.faults
 
 
-def _source(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", value):
-        return value
-    raise ValueError("a short name in small letters, digits, '.', '_' and '-'")
-
-
-def _serial(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 63:
-        return value
-    raise ValueError("a whole number from 1")
-
-
-def _instant(value: object) -> int:
-    if not isinstance(value, datetime):
-        raise ValueError("a time with its offset, like 2026-11-20T08:00:00Z")
-    return instant_ns(value, UTC)
-
-
-class _Rows:
-    """One pass over a CSV text. Values that come back in many rows are converted once."""
-
-    def __init__(self, name: str, zone: tzinfo) -> None:
-        self.name = name
-        self.zone = zone
-        self.faults: list[Fault] = []
-        self._line = 1
-        self._column = ""
-        self._places: tuple[int, ...] = ()
-        self._converted: dict[str, dict[str, object]] = {column: {} for column in COLUMNS}
-        self._row_is_faulty = False
-
-    def read(self, content: bytes) -> tuple[Entry, ...]:
-        """The entries of all rows without a fault; `faults` says whether they may be used."""
+def read_feed(paths: Sequence[Path], form: FeedMap, *, source: str) -> Feed:
+    """Read all files as one feed. Never raises for what is in them: `faults` says what is wrong."""
+    reader = _Reader(form, source)
+    digests = []
+    for path in paths:
         try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            self._line = content.count(b"\n", 0, error.start) + 1
-            self._fault(None, "bytes that are not UTF-8", "a CSV file in UTF-8")
-            return ()
-        rows = self._rows(text)
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256"))
+                file.seek(0)
+                reader.read(path, file)
+        except OSError as error:
+            found = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+            expected = f"a CSV register (columns {', '.join(COLUMNS)})"
+            reader.refuse(Fault(str(path), None, None, found, "a feed" if form.is_tidy else expected))
+        except _TooManyFaultsError:
+            break
+    together = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(d.digest() for d in digests))
+    return reader.feed(together.hexdigest())
+
+
+class _TooManyFaultsError(Exception):
+    pass
+
+
+class _Reader:
+    """One pass over the files of a feed. Values that come back in many rows are converted once."""
+
+    def __init__(self, form: FeedMap, source: str) -> None:
+        self._form = form
+        self._source = source
+        self._zone: tzinfo = form.zone or UTC
+        self._entries: list[Entry] = []
+        self._faults: list[Fault] = []
+        self._rows = 0
+        self._faulty_rows = 0
+        self._faulty_ids: set[str] = set()
+        self._unnamed_rows = 0
+        self._is_whole = True
+        self._lines = array("L")
+        self._files: list[tuple[int, str]] = []
+        self._first: dict[str, int] = {}
+        self._of_id: dict[str, dict[Prefix, int]] = {}
+        self._file = ""
+        self._line = 1
+        self._is_row_faulty = False
+        self._names = {column: form.columns.get(column, column) for column in ALL_COLUMNS}
+        self._read_columns = [
+            column for column in (COLUMNS if form.is_tidy else ALL_COLUMNS) if column not in form.constants
+        ]
+        self._converters: tuple[Callable[[str], object], ...] = (
+            self._entry_id,
+            self._kind,
+            self._category,
+            self._prefix,
+            self._side,
+            self._endpoints,
+            self._protocols,
+            self._start,
+            self._end,
+            self._status,
+            self._start,
+            self._source_name,
+            self._missing_since,
+            self._reason,
+        )
+        self._converted: list[dict[str, object]] = [{} for _ in ALL_COLUMNS]
+        self._fixed: list[object] = [UNREAD] * len(COLUMNS) + [source, None, None]
+        for index, column in enumerate(COLUMNS):
+            if column in form.constants or (form.is_tidy and column in OPTIONAL):
+                self._fixed[index] = self._constant(index, form.constants.get(column))
+
+    def feed(self, sha256: str) -> Feed:
+        return Feed(
+            entries=tuple(self._entries),
+            faults=tuple(self._faults),
+            rows=self._rows,
+            faulty_rows=self._faulty_rows,
+            faulty_ids=frozenset(self._faulty_ids),
+            unnamed_rows=self._unnamed_rows,
+            is_whole=self._is_whole,
+            sha256=sha256,
+            names=self._names,
+            lines=self._lines,
+            files=tuple(self._files),
+        )
+
+    def refuse(self, fault: Fault) -> None:
+        """Remember a fault that is not one row's: nothing can be told from the rest."""
+        self._is_whole = False
+        self._faults.append(fault)
+
+    def read(self, path: Path, file: IO[bytes]) -> None:
+        """All rows of one file."""
+        self._file = str(path)
+        self._line = 1
+        self._files.append((len(self._entries), self._file))
+        encoding = "utf-8-sig" if self._form.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else ""
+        text = io.TextIOWrapper(file, encoding=encoding or self._form.encoding, newline="")
+        try:
+            if self._is_json(path):
+                self._read_json(text)
+            else:
+                self._read_csv(text)
+        except UnicodeDecodeError:
+            self._line = _undecodable_line(file, text.encoding)
+            name = "UTF-8" if encoding else self._form.encoding
+            self._refuse(None, f"bytes that are not {name}", f"a file in {name}")
+        finally:
+            text.detach()
+
+    def _is_json(self, path: Path) -> bool:
+        if self._form.format is not None:
+            return self._form.format == "json_lines"
+        return self._form.is_tidy and path.suffix.lower() in (".jsonl", ".ndjson", ".json")
+
+    # -- CSV
+
+    def _read_csv(self, text: io.TextIOWrapper) -> None:
+        form = self._form
+        lines = self._lines_of(text)
+        skipped = sum(1 for _ in zip(range(form.skip_lines), lines, strict=False))
+        delimiter = form.delimiter
+        first = next(lines, None)
+        if first is None:
+            self._refuse(None, "an empty file", self._header_expected())
+            return
+        if form.is_tidy and re.fullmatch(r'"?sep=.\r?"?[\r\n]*', first):
+            delimiter = first.strip('"\r\n')[4]
+            skipped += 1
+            first = next(lines, "")
+        rows = self._csv_rows(_chain(first, lines), delimiter, skipped)
         header = next(rows, None)
         if header is None:
-            self._fault(None, "an empty file", "a header with the columns " + ", ".join(COLUMNS))
-            return ()
-        if not self._take_header(header):
-            return ()
-        entries: list[Entry] = []
-        first_of_id: dict[str, tuple[int, Entry]] = {}
-        seen: dict[tuple[str, Prefix], int] = {}
+            self._refuse(None, "an empty file", self._header_expected())
+            return
+        places = self._take_header(header)
+        if places is None:
+            return
+        width, spare = len(header), [n for n, name in enumerate(header) if not name.strip()]
         for row in rows:
-            entry = self._entry(row, len(header))
-            if entry is None:
+            self._is_row_faulty = False
+            self._rows += 1
+            if len(row) != width and not self._make_fit(row, header):
+                self._row_fault(None, f"{len(row)} values", f"{width}, as many as the header has columns")
+                self._count_fault(None)
                 continue
-            line = seen.setdefault((entry.entry_id, entry.prefix), self._line)
-            first_line, first = first_of_id.setdefault(entry.entry_id, (self._line, entry))
-            if first is not entry:
-                self._compare(entry, first, first_line)
-            if line != self._line and not self._row_is_faulty:
-                self._fault("prefix", f"the same entry_id and prefix as in line {line}", "each row once")
-            entries.append(entry)
-        return tuple(entries)
+            if spare and any(row[n].strip() for n in spare):
+                self._row_fault(None, "a value in a column without a name", "a name for it, or nothing in it")
+            self._take([row[place] if place >= 0 else None for place in places])
 
-    def _rows(self, text: str) -> Iterator[list[str]]:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    def _csv_rows(self, lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[list[str]]:
+        form = self._form
+        reader = csv.reader(
+            lines,
+            delimiter=delimiter,
+            quotechar=form.quote or None,
+            escapechar=form.escape or None,
+            doublequote=not form.escape,
+            quoting=csv.QUOTE_MINIMAL if form.quote else csv.QUOTE_NONE,
+            strict=True,
+        )
         while True:
-            self._line = reader.line_num + 1
+            self._line = reader.line_num + 1 + skipped
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                self._fault(None, f"text that is no CSV ({error})", "quotes in pairs, doubled inside a value")
+                self._refuse(
+                    None, f"text that is no CSV ({error})", "quotes in pairs, doubled inside a value"
+                )
                 continue
-            if row:
+            if row and not (form.is_tidy and not any(map(tidy, row))):
                 yield row
 
-    def _take_header(self, header: list[str]) -> bool:
-        """Find the columns; the order is free. False when the rows cannot be read by it."""
-        names = [name.strip() for name in header]
-        known = [name for name in names if name in COLUMNS]
-        if not known:
-            self._fault(
-                None, "a first line without a known column", "a header with the columns " + ", ".join(COLUMNS)
-            )
+    def _make_fit(self, row: list[str], header: list[str]) -> bool:
+        """Spreadsheets cut off and add empty values at the end of a row; nothing else may differ."""
+        if not self._form.is_tidy:
             return False
-        for name in names:
-            if name in COLUMNS:
+        while len(row) > len(header) and not tidy(row[-1]):
+            row.pop()
+        missing = header[len(row) :]
+        if all(tidy_word(name) in ("", *self._form.ignore) for name in missing):
+            row.extend("" for _ in missing)
+        return len(row) == len(header)
+
+    def _take_header(self, header: list[str]) -> list[int] | None:
+        """Where each column of ours stands; None when the rows cannot be read by this header."""
+        form = self._form
+        same = tidy_word if form.is_tidy else str.strip
+        names = [same(name) for name in header]
+        wanted = {same(self._names[column]): column for column in self._read_columns}
+        if not any(name in wanted for name in names):
+            self._refuse(None, "a first line without a known column", self._header_expected())
+            return None
+        for name, shown in zip(names, header, strict=True):
+            if name not in wanted and not (form.is_tidy and (not name or name in form.ignore)):
+                self._unknown_column(tidy(shown), wanted)
+        for name in sorted({name for name in names if name in wanted and names.count(name) > 1}):
+            self._refuse(name, "the column twice", "each column once")
+        places = []
+        for index, column in enumerate(ALL_COLUMNS):
+            theirs = same(self._names[column])
+            place = names.index(theirs) if wanted.get(theirs) and theirs in names else -1
+            if place < 0 and (self._fixed[index] is UNREAD or column in form.columns):
+                self._no_column(column)
+            places.append(-1 if column in form.constants else place)
+        return places
+
+    def _no_column(self, column: str) -> None:
+        if not self._form.is_tidy:
+            expected = f"a header with the columns {', '.join(COLUMNS)}"
+        elif column in self._form.columns:
+            expected = f"the column that the map names for {column}"
+        else:
+            expected = f"a line for {column} in the map: its column under [columns], or [constants]"
+        self._refuse(self._names[column], "no such column", expected)
+
+    def _unknown_column(self, name: str, wanted: Mapping[str, str]) -> None:
+        """A column that neither we nor the map know."""
+        is_tidy = self._form.is_tidy
+        if PERSONAL_COLUMN.search(name.lower()):
+            expected = "a feed without anything about a person"
+            if is_tidy:
+                expected += ", or the column's name in `ignore` of the map"
+            self._refuse(
+                name if SHOWABLE_COLUMN.fullmatch(name) else None, "a column that looks personal", expected
+            )
+        elif not SHOWABLE_COLUMN.fullmatch(name):
+            expected = "a column that the map knows" if is_tidy else "only " + ", ".join(COLUMNS)
+            self._refuse(None, "a column whose name is not shown", expected)
+        else:
+            close = nearest(name, list(wanted))
+            expected = f"the column {close!r}" if close else "only " + ", ".join(COLUMNS)
+            if is_tidy:
+                expected = (f"{expected}, or " if close else "") + "its name in the map: [columns] or ignore"
+            self._refuse(name, "an unknown column", expected)
+
+    def _header_expected(self) -> str:
+        names = [self._names[column] for column in COLUMNS if column not in self._form.constants]
+        return "a header with the columns " + ", ".join(dict.fromkeys(names))
+
+    # -- JSON Lines
+
+    def _read_json(self, text: io.TextIOWrapper) -> None:
+        import orjson
+
+        form = self._form
+        wanted: dict[str, list[int]] = {}
+        for column in self._read_columns:
+            wanted.setdefault(tidy_word(self._names[column]), []).append(ALL_COLUMNS.index(column))
+        places: dict[str, list[int]] = {}  # of each key that was met
+        for number, line in enumerate(self._lines_of(text), 1):
+            self._line = number
+            if not line.strip():
                 continue
-            if PERSONAL_COLUMN.search(name.lower()):
-                self._fault(name, "a column that looks personal", "a feed without anything about a person")
-            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_ -]{0,31}", name):
-                self._fault(None, "a column whose name is not shown", "only " + ", ".join(COLUMNS))
-            else:
-                close = nearest(name, list(COLUMNS))
-                expected = f"the column {close!r}" if close else "only " + ", ".join(COLUMNS)
-                self._fault(name, "an unknown column", expected)
-        for name in sorted({name for name in known if known.count(name) > 1}):
-            self._fault(name, "the column twice", "each column once")
-        for name in COLUMNS:
-            if name not in known:
-                self._fault(name, "no such column", f"a header with the columns {', '.join(COLUMNS)}")
-        self._places = tuple(names.index(name) if name in names else -1 for name in COLUMNS)
-        return True
+            self._is_row_faulty = False
+            self._rows += 1
+            try:
+                row = orjson.loads(line.removeprefix("\ufeff"))
+            except orjson.JSONDecodeError as error:
+                self._row_fault(None, f"text that is no JSON (column {error.colno})", "one object a line")
+                self._count_fault(None)
+                continue
+            if not isinstance(row, dict):
+                self._row_fault(None, "JSON that is no object", "one object a line")
+                self._count_fault(None)
+                continue
+            cells: list[str | None] = [None] * len(ALL_COLUMNS)
+            for key, value in row.items():
+                if key not in places:
+                    places[key] = wanted.get(tidy_word(key), [])
+                    if not places[key] and tidy_word(key) not in form.ignore:
+                        self._unknown_column(key, dict.fromkeys(wanted, ""))
+                if not places[key]:
+                    continue
+                cell = self._json_text(value)
+                if cell is None:
+                    self._row_fault(places[key][0], "neither text nor number", "text, a number or a list")
+                for index in places[key]:
+                    cells[index] = cell or ""
+            for index, column in enumerate(ALL_COLUMNS):
+                if cells[index] is None and self._fixed[index] is UNREAD:
+                    self._row_fault(index, "no such key", f"{self._names[column]} in every object")
+            self._take(cells)
 
-    def _entry(self, row: list[str], width: int) -> Entry | None:
-        self._row_is_faulty = False
-        if len(row) != width:
-            self._fault(None, f"{len(row)} values", f"{width}, as many as the header has columns")
-            return None
-        cells = [row[place].strip() if place >= 0 else None for place in self._places]
-        entry_id, kind, category, prefix, side, endpoints, protocols, start, end, status, since = cells
-        values = (
-            self._value("entry_id", entry_id, _entry_id),
-            self._value("kind", kind, _kind),
-            self._value("category", category, _category),
-            self._value("prefix", prefix, Prefix.parse),
-            self._value("side", side, _side),
-            self._value("endpoints", endpoints, _endpoints),
-            self._value("protocols", protocols, _protocols),
-            self._value("valid_from", start, self._start),
-            self._value("valid_until", end, self._end),
-            self._value("status", status, _status),
-            self._value("status_since", since, self._start),
-        )
-        if self._row_is_faulty or -1 in self._places:
-            return None
-        entry = Entry(*values)  # type: ignore[arg-type]  # all were converted, none is faulty
-        if entry.valid_until_ns is None:
-            if entry.kind is Kind.EXCEPTION:
-                self._fault("valid_until", "an exception without an end", "the last day of the exception")
-        elif entry.valid_until_ns <= entry.valid_from_ns:
-            self._fault("valid_until", "an end before valid_from", "valid_from or a later day")
-        return None if self._row_is_faulty else entry
+    def _json_text(self, value: object) -> str | None:
+        if isinstance(value, list):
+            parts = [self._json_text(part) for part in value]
+            return None if None in parts else self._form.separator.join(map(str, parts))
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def _value(self, column: str, text: str | None, convert: Callable[[str], T]) -> T | None:
-        """The converted cell; None (and a fault) when it cannot be."""
-        if text is None:
-            return None
-        converted = self._converted[column]
+    # -- rows
+
+    def _lines_of(self, text: io.TextIOWrapper) -> Iterator[str]:
+        """Lines, none of them longer than memory has room for."""
+        number = 0
+        while line := text.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                self._line = number
+                self._refuse(None, f"a line of more than {MAX_LINE:,} characters", "a CSV or JSON Lines file")
+                return
+            yield line
+
+    def _take(self, cells: list[str | None]) -> None:
+        """One row: entries of it, or faults."""
+        values: list[object] = []
+        for index, text in enumerate(cells):
+            if text is None:
+                values.append(self._fixed[index])
+                continue
+            value = self._converted[index].get(text, UNREAD)
+            values.append(self._convert(index, text) if value is UNREAD else value)
+        entry_id, kind, valid_from, valid_until = values[0], values[1], values[7], values[8]
+        if not self._is_row_faulty and UNREAD not in values:
+            if valid_until is None:
+                if kind is Kind.EXCEPTION:
+                    self._row_fault(8, "an exception without an end", "the last day of the exception")
+            elif valid_until <= valid_from:  # type: ignore[operator]  # both are nanoseconds
+                self._row_fault(8, "an end before valid_from", "valid_from or a later day")
+        if not self._is_row_faulty and UNREAD not in values:
+            prefixes = values[3]
+            for prefix in prefixes if type(prefixes) is list else (prefixes,):
+                values[3] = prefix
+                self._add(Entry(*values))  # type: ignore[arg-type]  # none is faulty
+        if self._is_row_faulty:
+            self._count_fault(entry_id)
+
+    def _add(self, entry: Entry) -> None:
+        # Two sources may use the same id; a feed has but one.
+        entry_id = entry.entry_id if entry.source == self._source else f"{entry.source}\n{entry.entry_id}"
+        first_index = self._first.setdefault(entry_id, len(self._entries))
+        if first_index != len(self._entries):
+            first = self._entries[first_index]
+            if entry[1:3] != first[1:3] or entry[4:11] != first[4:11]:
+                self._compare(entry, first, first_index)
+            prefixes = self._of_id.setdefault(entry_id, {first.prefix: first_index})
+            index = prefixes.setdefault(entry.prefix, len(self._entries))
+            if index != len(self._entries) and not self._is_row_faulty:
+                self._row_fault(
+                    3, f"the same entry_id and prefix as in {self._line_of(index)}", "each row once"
+                )
+        self._entries.append(entry)
+        self._lines.append(self._line)
+
+    def _convert(self, index: int, text: str) -> object:
+        """The converted cell; `UNREAD` (and a fault) when it cannot be."""
+        stripped = tidy(text) if self._form.is_tidy else text.strip()
         try:
-            return converted[text]  # type: ignore[return-value]
-        except KeyError:
-            pass
-        try:
-            value = convert(text)
+            value = self._converters[index](stripped)
         except ValueError as error:
-            self._fault(column, _shown(column, text), str(error))
-            return None
-        if column not in ("entry_id", "prefix"):
+            self._row_fault(index, self._shown(ALL_COLUMNS[index], stripped), str(error))
+            return UNREAD
+        if index not in (0, 3):
+            converted = self._converted[index]
+            if len(converted) >= MAX_KEPT:
+                converted.clear()
             converted[text] = value
         return value
+
+    def _constant(self, index: int, text: str | None) -> object:
+        """What a column without a cell is in every row."""
+        try:
+            return self._converters[index](tidy(text or ""))
+        except ValueError as error:
+            column = COLUMNS[index]
+            self.refuse(
+                Fault("the map", None, f"constants.{column}", self._shown(column, text or ""), str(error))
+            )
+            return UNREAD
+
+    def _compare(self, entry: Entry, first: Entry, first_index: int) -> None:
+        for index, column in enumerate(COLUMNS):
+            if column not in ("entry_id", "prefix") and entry[index] != first[index]:
+                self._row_fault(
+                    index,
+                    f"another value than in {self._line_of(first_index)} of the same entry_id",
+                    "rows of one entry_id that differ in nothing but the prefix",
+                )
+
+    def _line_of(self, index: int) -> str:
+        start, name = next(file for file in reversed(self._files) if file[0] <= index)
+        here = start == self._files[-1][0]
+        return f"line {self._lines[index]}" + ("" if here else f" of {name}")
+
+    def _count_fault(self, entry_id: object) -> None:
+        self._faulty_rows += 1
+        if isinstance(entry_id, str):
+            self._faulty_ids.add(entry_id)
+        else:
+            self._unnamed_rows += 1
+
+    def _row_fault(self, index: int | None, found: str, expected: str) -> None:
+        self._is_row_faulty = True
+        self._fault(None if index is None else self._names[ALL_COLUMNS[index]], found, expected)
+
+    def _refuse(self, column: str | None, found: str, expected: str) -> None:
+        self._is_whole = False
+        self._fault(column, found, expected)
+
+    def _fault(self, column: str | None, found: str, expected: str) -> None:
+        self._faults.append(Fault(self._file, self._line, column, found, expected))
+        if len(self._faults) >= MAX_FAULTS:
+            self._is_whole = False
+            expected = "a feed that is meant by this map" if self._form.is_tidy else "a register"
+            self._faults.append(Fault(self._file, None, None, f"more than {MAX_FAULTS:,} faults", expected))
+            raise _TooManyFaultsError
+
+    # -- values
+
+    def _entry_id(self, text: str) -> str:
+        if self._form.is_tidy and text.endswith(".0") and text[:-2].isdigit():
+            text = text[:-2]  # a number, as a spreadsheet writes it
+        if TELEPHONE_OR_IDENTITY.match(text) or not OPAQUE_ID.match(text):
+            raise ValueError(
+                "an opaque id: letters, digits, '.', '_', ':', '/', '-', at least one digit; "
+                "no name, no number of a telephone or an identity card"
+            )
+        return text
+
+    def _prefix(self, text: str) -> Prefix | list[Prefix]:
+        if self._form.is_tidy:
+            text = text.replace(" /", "/").replace("/ ", "/")
+            if self._form.separator in text:
+                parts = [part.strip() for part in text.split(self._form.separator)]
+                return list(dict.fromkeys(Prefix.parse(part) for part in parts if part))
+        return Prefix.parse(text)
+
+    def _word(self, column: str, words: type[Named], text: str) -> Named:
+        known = [str(word) for word in words]
+        if self._form.is_tidy:
+            meant = self._form.values.get(column, {})
+            word = tidy_word(text)
+            ours = word.replace(" ", "_").replace("-", "_")
+            found = meant.get(word) or (ours if ours in known else meant.get(ANYTHING) if text else None)
+            if found is not None:
+                return words(found)
+            known += [word for word in meant if word]
+        try:
+            return words(text)
+        except ValueError:
+            close = nearest(text, known)
+            raise ValueError(f"{close!r}" if close else "one of " + ", ".join(words)) from None
+
+    def _kind(self, text: str) -> Kind:
+        return self._word("kind", Kind, text)
+
+    def _category(self, text: str) -> Category:
+        return self._word("category", Category, text)
+
+    def _side(self, text: str) -> Side:
+        return self._word("side", Side, text) if text or self._means("side") else Side.EITHER
+
+    def _status(self, text: str) -> Status:
+        return self._word("status", Status, text)
+
+    def _protocols(self, text: str) -> tuple[Protocol, ...]:
+        parts = text.split(self._form.separator) if text else []
+        filed = {self._word("protocols", Protocol, part.strip()) for part in parts}
+        return tuple(protocol for protocol in Protocol if protocol in filed)
+
+    def _means(self, column: str) -> bool:
+        """Whether the map gives an empty cell a meaning."""
+        return "" in self._form.values.get(column, {})
+
+    def _endpoints(self, text: str) -> tuple[Endpoint, ...]:
+        parts = text.split(self._form.separator) if text else ()
+        return tuple(Endpoint.parse(part.strip()) for part in parts)
 
     def _start(self, text: str) -> int:
         return self._instant(text, end_of_day=False)
@@ -269,99 +595,79 @@ class _Rows:
     def _end(self, text: str) -> int | None:
         return self._instant(text, end_of_day=True) if text else None
 
+    def _source_name(self, text: str) -> str:
+        return source_name(text)
+
+    def _missing_since(self, text: str) -> int | None:
+        return self._instant(text, end_of_day=False) if text else None
+
+    def _reason(self, text: str) -> Reason | None:
+        return self._word("reason", Reason, text) if text else None
+
     def _instant(self, text: str, *, end_of_day: bool) -> int:
-        expected = "a date that exists, like 2026-11-20, or a time with its offset, like 2026-11-20T08:00:00Z"
+        value = self._by_format(text) or self._by_iso(text)
+        if isinstance(value, datetime) and value.tzinfo is None:
+            if not self._form.is_tidy:
+                raise ValueError(DATE_EXPECTED)
+            # Spreadsheets write a day as its first moment.
+            value = value.date() if value.time() == time() else value.replace(tzinfo=self._zone)
+        # The first and last of those days may begin and end in the years beside, by another clock.
+        more = 1 if isinstance(value, datetime) else 0
+        if not YEARS.start - more <= value.year < YEARS.stop + more:
+            raise ValueError(f"a year from {YEARS.start} to {YEARS.stop - 1}")
+        return instant_ns(value, self._zone, end_of_day=end_of_day)
+
+    def _by_format(self, text: str) -> date | None:
+        for form in self._form.date_formats:
+            try:
+                value = datetime.strptime(text, form)
+            except ValueError:
+                continue
+            return value
+        return None
+
+    def _by_iso(self, text: str) -> date:
         try:
             # The length keeps out the other forms of ISO 8601 (weeks, no hyphens).
             value = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
         except ValueError:
-            raise ValueError(expected) from None
+            self._no_date()
         if len(text) < 10 or text[4] != "-" or text[7] != "-":
-            raise ValueError(expected)
-        if value.year not in YEARS:
-            raise ValueError(f"a year from {YEARS.start} to {YEARS.stop - 1}")
-        return instant_ns(value, self.zone, end_of_day=end_of_day)
+            self._no_date()
+        return value
 
-    def _compare(self, entry: Entry, first: Entry, first_line: int) -> None:
-        for column, attribute in (
-            ("kind", "kind"),
-            ("category", "category"),
-            ("side", "side"),
-            ("endpoints", "endpoints"),
-            ("protocols", "protocols"),
-            ("valid_from", "valid_from_ns"),
-            ("valid_until", "valid_until_ns"),
-            ("status", "status"),
-            ("status_since", "status_since_ns"),
-        ):
-            if getattr(entry, attribute) != getattr(first, attribute):
-                self._fault(
-                    column,
-                    f"another value than in line {first_line} of the same entry_id",
-                    "rows of one entry_id that differ in nothing but the prefix",
-                )
+    def _no_date(self) -> NoReturn:
+        if not self._form.date_formats:
+            raise ValueError(DATE_EXPECTED)
+        formats = ", ".join(self._form.date_formats)
+        raise ValueError(f"a date that exists, as {formats} of the map or as 2026-11-20")
 
-    def _fault(self, column: str | None, found: str, expected: str) -> None:
-        self._row_is_faulty = True
-        self.faults.append(Fault(self.name, self._line, column, found, expected))
+    def _shown(self, column: str, text: str) -> str:
+        """A faulty value as a message may repeat it."""
+        if not text:
+            return "nothing"
+        parts = [part.strip() for part in text.split(self._form.separator)]
+        harmless = False
+        if column in ("prefix", "endpoints"):
+            harmless = all(LIKE_PREFIX.match(part) for part in (parts if column == "endpoints" else [text]))
+        elif column in ("valid_from", "valid_until", "status_since", "missing_since"):
+            harmless = LIKE_DATE.match(text) is not None
+        elif column in WORDS:
+            words = [str(name) for name in WORDS[column]] + list(self._form.values.get(column, ()))
+            harmless = all(nearest(part, words) for part in (parts if column == "protocols" else [text]))
+        return repr(text) if harmless and len(text) <= 80 else NOT_SHOWN
 
 
-def _entry_id(text: str) -> str:
-    if TELEPHONE_OR_IDENTITY.match(text) or not OPAQUE_ID.match(text):
-        raise ValueError(
-            "an opaque id: letters, digits, '.', '_', ':', '/', '-', at least one digit; "
-            "no name, no number of a telephone or an identity card"
-        )
-    return text
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
 
 
-def _one_of(names: type[Named], text: str) -> Named:
+def _undecodable_line(file: IO[bytes], encoding: str) -> int:
+    """The line with the first bytes that are no text."""
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
     try:
-        return names(text)
-    except ValueError:
-        close = nearest(text, [str(name) for name in names])
-        raise ValueError(f"{close!r}" if close else "one of " + ", ".join(names)) from None
-
-
-def _kind(text: str) -> Kind:
-    return _one_of(Kind, text)
-
-
-def _category(text: str) -> Category:
-    return _one_of(Category, text)
-
-
-def _side(text: str) -> Side:
-    return _one_of(Side, text) if text else Side.EITHER
-
-
-def _status(text: str) -> Status:
-    return _one_of(Status, text)
-
-
-def _protocols(text: str) -> tuple[Protocol, ...]:
-    filed = {_one_of(Protocol, part.strip()) for part in text.split(";")} if text else set()
-    return tuple(protocol for protocol in Protocol if protocol in filed)
-
-
-def _endpoints(text: str) -> tuple[Endpoint, ...]:
-    return tuple(Endpoint.parse(part.strip()) for part in text.split(";")) if text else ()
-
-
-def _shown(column: str, text: str) -> str:
-    """A faulty value as a message may repeat it."""
-    if not text:
-        return "nothing"
-    harmless = False
-    if column == "prefix":
-        harmless = LIKE_PREFIX.match(text) is not None
-    elif column == "endpoints":
-        harmless = all(LIKE_PREFIX.match(part.strip()) for part in text.split(";"))
-    elif column in ("valid_from", "valid_until", "status_since"):
-        harmless = LIKE_DATE.match(text) is not None
-    elif column != "entry_id":
-        known = {"kind": Kind, "category": Category, "side": Side, "status": Status, "protocols": Protocol}
-        words = [str(name) for name in known[column]]
-        parts = text.split(";") if column == "protocols" else [text]
-        harmless = all(nearest(part.strip(), words) for part in parts)
-    return repr(text) if harmless and len(text) <= 80 else NOT_SHOWN
+        return next((number for number, line in enumerate(text, 1) if "\ufffd" in line), 1)
+    finally:
+        text.detach()

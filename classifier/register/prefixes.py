@@ -11,15 +11,16 @@ nest.
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from operator import itemgetter
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-__all__ = ["Prefix", "PrefixTable", "address_text"]
+__all__ = ["Prefix", "PrefixTable", "address_text", "last_address"]
 
 T = TypeVar("T")
 
 # RFC 4291, 2.5.5.2
 IPV4_MAPPED: Final = b"\x00" * 10 + b"\xff\xff"
+LENGTH_BYTES: Final = tuple(bytes([length]) for length in range(129))
 
 
 def address_text(address: bytes) -> str:
@@ -27,8 +28,7 @@ def address_text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Prefix:
+class Prefix(NamedTuple):
     """A network: its first address, packed, and how many leading bits belong to it."""
 
     address: bytes
@@ -84,22 +84,28 @@ class PrefixTable(Generic[T]):
 
         self._ipv4: Any = pytricia.PyTricia(32, socket.AF_INET)
         self._ipv6: Any = pytricia.PyTricia(128, socket.AF_INET6)
-        own: dict[Prefix, list[T]] = {}
-        for prefix, value in items:
-            own.setdefault(prefix, []).append(value)
-        self._size = len(own)
-        for family, tree in ((4, self._ipv4), (16, self._ipv6)):
-            # In this order every prefix comes right after those that cover it.
-            ordered = sorted(
-                (prefix.address, prefix.length, prefix) for prefix in own if len(prefix.address) == family
-            )
-            above: list[tuple[bytes, int, tuple[T, ...]]] = []
-            for address, length, prefix in ordered:
-                while above and _masked(address, above[-1][1]) != above[-1][0]:
+        families: dict[int, list[tuple[bytes, T]]] = {4: [], 16: []}
+        for (address, length), value in items:
+            families[len(address)].append((address + LENGTH_BYTES[length], value))
+        self._size = 0
+        for tree, family, found in ((self._ipv4, 4, families[4]), (self._ipv6, 16, families[16])):
+            # In this order every prefix comes right after those that hold it.
+            found.sort(key=itemgetter(0))
+            above: list[tuple[bytes, tuple[T, ...]]] = []  # last address of a prefix, what covers there
+            own: tuple[T, ...] = ()
+            for index, (key, value) in enumerate(found, 1):
+                own += (value,)
+                if index < len(found) and found[index][0] == key:
+                    continue
+                address, length = key[:-1], key[-1]
+                while above and address > above[-1][0]:
                     above.pop()
-                covering = tuple(own[prefix]) + (above[-1][2] if above else ())
-                above.append((address, length, covering))
+                covering = own + above[-1][1] if above else own
+                if length < family * 8:
+                    above.append((last_address(address, length), covering))
                 tree.insert(address, length, covering)
+                self._size += 1
+                own = ()
 
     def __len__(self) -> int:
         """How many different prefixes there are."""
@@ -117,3 +123,9 @@ class PrefixTable(Generic[T]):
 def _masked(address: bytes, length: int) -> bytes:
     spare = len(address) * 8 - length
     return (int.from_bytes(address, "big") >> spare << spare).to_bytes(len(address), "big")
+
+
+def last_address(address: bytes, length: int) -> bytes:
+    """The last address of a prefix."""
+    spare = len(address) * 8 - length
+    return (int.from_bytes(address, "big") | (1 << spare) - 1).to_bytes(len(address), "big")

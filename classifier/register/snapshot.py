@@ -1,56 +1,87 @@
 """One state of the register, immutable: what a look-up is answered from.
 
 A new state is a new `Register`; whoever holds the old one goes on undisturbed. Built from rows by `build`,
-whatever they were read from; `load` reads a CSV file with its manifest.
+whatever they were read from; `load` reads a CSV file with its manifest, or a store.
 """
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
+from classifier.errors import Fault, RegisterError
 from classifier.register.entry import Entry
 from classifier.register.prefixes import PrefixTable
 
-__all__ = ["Register"]
+__all__ = ["Register", "Source"]
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One feed of the register, as it was imported last."""
+
+    name: str
+    serial: int
+    """The issuer's; rises."""
+    issued_at_ns: int
+    next_update_ns: int | None
+    """When the next issue is due; None for the operator's own exceptions."""
+    sha256: str
+    """Of the file or files it was read from."""
+    imported_at_ns: int | None
+    """By the host's clock; None when it came straight from a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """All entries of one issue, and the trees over their prefixes."""
+    """All entries of one state, and the trees over their prefixes."""
 
     source: str
-    """Who issued it."""
+    """Who issued it; names of several sources are joined by "+"."""
     serial: int
-    """Which issue of the source it is; rises."""
+    """Of the store, or of the only source; rises."""
     issued_at_ns: int
+    """When the latest of its feeds was issued."""
     next_update_ns: int
-    """When the next issue is due."""
+    """When the next issue of any source is due."""
     first_record_ns: int
     """Nothing is known about any time before this."""
     sha256: str
-    """Of the file it was read from."""
+    """Of the file it was read from; of a store, of everything that went into it up to this state."""
     entries: tuple[Entry, ...] = field(repr=False)
-    """One for each row, in the order of the file."""
+    """One for each row: in the order of the file, of a store in the order of prefixes."""
+    sources: tuple[Source, ...]
     _prefixes: PrefixTable[Entry] = field(repr=False, compare=False)
 
     @classmethod
-    def load(cls, path: Path) -> "Register":
-        """Read `path`, a CSV, and the manifest beside it (same name, `.toml`).
+    def load(cls, path: Path, serial: int | None = None) -> "Register":
+        """Read `path`: a store, or a CSV and the manifest beside it (same name, `.toml`).
 
-        RegisterError lists every fault of both; then nothing is loaded.
+        `serial` asks a store for a past state. RegisterError lists every fault; then nothing is loaded.
         """
-        from classifier.register.feed import read_csv_register
+        from classifier.register.sqlite import SqliteStore
 
-        manifest, entries, sha256 = read_csv_register(Path(path))
-        return cls.build(
-            entries,
-            source=manifest.source,
-            serial=manifest.serial,
-            issued_at_ns=manifest.issued_at_ns,
-            next_update_ns=manifest.next_update_ns,
-            first_record_ns=manifest.first_record_ns,
-            sha256=sha256,
-        )
+        path = Path(path)
+        # Nothing of what a load makes is garbage: looking for some would take a third of its time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            if SqliteStore.is_store(path):
+                with SqliteStore.reading(path) as store:
+                    return store.register(serial)
+            if serial is not None:
+                found = "a file that keeps no history"
+                expected = "a store that `register import` wrote, to ask for a serial"
+                raise RegisterError([Fault(str(path), None, None, found, expected)])
+            from classifier.register.feed import read_csv_register
+
+            return read_csv_register(path)
+        finally:
+            if collecting:
+                gc.enable()
 
     @classmethod
     def build(
@@ -63,12 +94,15 @@ class Register:
         next_update_ns: int,
         first_record_ns: int | None = None,
         sha256: str = "",
+        sources: tuple[Source, ...] = (),
     ) -> "Register":
         """A snapshot of `entries`; without `first_record_ns` their earliest time stands for it."""
         rows = tuple(entries)
         if first_record_ns is None:
-            times = (min(entry.valid_from_ns, entry.status_since_ns) for entry in rows)
-            first_record_ns = min(times, default=issued_at_ns)
+            starts = min(map(attrgetter("valid_from_ns"), rows), default=issued_at_ns)
+            first_record_ns = min(starts, min(map(attrgetter("status_since_ns"), rows), default=starts))
+        if not sources:
+            sources = (Source(source, serial, issued_at_ns, next_update_ns, sha256, None),)
         return cls(
             source=source,
             serial=serial,
@@ -77,12 +111,42 @@ class Register:
             first_record_ns=first_record_ns,
             sha256=sha256,
             entries=rows,
+            sources=sources,
             _prefixes=PrefixTable((entry.prefix, entry) for entry in rows),
+        )
+
+    @classmethod
+    def merge(
+        cls,
+        entries: Iterable[Entry],
+        sources: tuple[Source, ...],
+        *,
+        serial: int,
+        first_record_ns: int | None,
+        sha256: str,
+    ) -> "Register":
+        """A snapshot of what several sources say.
+
+        It is as new as its latest feed, and due when the first of them is. The operator's exceptions are no
+        feed: alone they are due at once, since nobody can be told from them to be unregistered.
+        """
+        feeds = [source for source in sources if source.next_update_ns is not None]
+        issued_at_ns = max((source.issued_at_ns for source in feeds or sources), default=0)
+        due = [source.next_update_ns for source in sources if source.next_update_ns is not None]
+        return cls.build(
+            entries,
+            source="+".join(sorted(source.name for source in sources)),
+            serial=serial,
+            issued_at_ns=issued_at_ns,
+            next_update_ns=min(due, default=issued_at_ns + NS_PER_S),
+            first_record_ns=first_record_ns,
+            sha256=sha256,
+            sources=sources,
         )
 
     def covering(self, address: bytes) -> tuple[Entry, ...]:
         """Every entry whose prefix holds the packed address, the most specific prefix first.
 
-        Entries of one prefix come in the order of the file. ValueError for anything but 4 or 16 bytes.
+        Entries of one prefix come in the order of `entries`. ValueError for anything but 4 or 16 bytes.
         """
         return self._prefixes.covering(address)

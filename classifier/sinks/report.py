@@ -26,6 +26,7 @@ _WIDE_COLUMNS = (
 _NARROW_COLUMNS = ("protocol", "source, destination", "verdict, entry or rule")
 _NO_ENTRY = frozenset({"unregistered", "shared_address", "out_of_scope", "indeterminate", "not_evaluated"})
 _MAX_CASES = 262_144
+_MANY_DUPLICATES = 0.02  # more than networks and senders make by themselves
 _LOST = {
     "undecoded": "Not decoded",
     "fragments_unmatched": "Fragments without their first",
@@ -80,7 +81,7 @@ class Report:
                 self._end(self._running.pop(event["flow_id"]))
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
-        elif event["event"] == "ended":
+        elif event["event_type"] == "stats" and event["event"] == "ended":
             self._stats = event["stats"]
             self.close()
 
@@ -174,6 +175,15 @@ class Report:
             yield (
                 f"Summarised by prefix: {self._attempts:,} openings that nobody answered, "
                 "beyond the rate at which they are announced one by one."
+            )
+        seen = counters.get("duplicates", 0)
+        if seen > _MANY_DUPLICATES * counters.get("flow_packets", 0):
+            removed = counters.get("ignored.duplicate", 0)
+            share = seen / max(1, counters.get("flow_packets", 0) + removed)
+            yield (
+                f"Packets that came twice within 10 ms: {seen:,} ({share:.0%}), "
+                + ("counted once." if removed else "counted twice: the mirror copies more than one way")
+                + ("" if removed else " (--remove-duplicates counts them once).")
             )
         for kind, words in _LOST.items():
             for name, count in counters.items():

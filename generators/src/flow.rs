@@ -1,12 +1,13 @@
-//! One flow at a time: what a generator writes goes, datagram by datagram, the way that packets of a capture go
-//! behind the decoder, through a [`Shard`] of the product.
+//! One flow at a time: what a generator writes goes, datagram by datagram or segment by segment, the way that packets
+//! of a capture go behind the decoder, through a [`Shard`] of the product.
 
-use vpn_classifier_core::decode::{Packet, Transport};
+use vpn_classifier_core::decode::{Packet, Transport, tcp_flags};
 use vpn_classifier_core::fingerprint::{Confidence, Protocol};
 use vpn_classifier_core::flow::shard::Routed;
 use vpn_classifier_core::flow::{FlowKey, KeyMode, Limits, Shard};
 
 use crate::random::Random;
+use crate::stream::{Framing, Stream, Tap};
 
 /// Nanoseconds.
 pub const SECOND: i64 = 1_000_000_000;
@@ -24,6 +25,8 @@ const FRESH: usize = 64;
 const FLOWS_OF_A_TABLE: u32 = 512;
 /// UDP and IPv4 headers.
 const HEADERS: u32 = 28;
+/// TCP and IPv4 headers.
+const STREAM_HEADERS: u32 = 40;
 
 /// Ports that VPN protocols use: look-alikes are sent there too.
 pub const VPN_PORTS: [u16; 8] = [500, 4_500, 1_194, 51_820, 1_701, 2_408, 443, 53];
@@ -37,7 +40,21 @@ pub struct Verdict {
     pub evidence: [Vec<&'static str>; 3],
 }
 
-/// A datagram as it was sent, for tests that look at generators.
+/// How what a generator sends travels.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// Each payload as a datagram, or as the packet of another transport.
+    Datagrams,
+    /// As messages of a TCP stream.
+    Stream {
+        /// What stands before each message.
+        framing: Framing,
+        /// What the tap sees of it.
+        tap: Tap,
+    },
+}
+
+/// A datagram or segment as it was sent, for tests that look at generators.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sent {
     /// Time since the flow began.
@@ -48,6 +65,8 @@ pub struct Sent {
     pub ports: [u16; 2],
     /// Its UDP checksum is zero.
     pub checksum_zero: bool,
+    /// TCP's sequence number, 0 for others.
+    pub sequence: u32,
     /// Its payload.
     pub payload: Vec<u8>,
 }
@@ -62,12 +81,14 @@ pub struct Flow {
     pub ip_version: u8,
     /// UDP checksums are zero.
     pub checksum_zero: bool,
-    /// UDP, ESP or AH.
+    /// UDP, ESP or AH; TCP where the form is a stream.
     pub transport: Transport,
     /// Time of the next packet.
     pub time: i64,
     /// The field that a near miss is to break.
     broken: &'static str,
+    form: Form,
+    stream: Stream,
     beginning: i64,
     hosts: [[u8; 16]; 2],
     number: u64,
@@ -94,6 +115,8 @@ impl Flow {
             undecided: 1 << 16,
             attempts: 1 << 16,
             recognised: 1 << 16,
+            fragmented: 1 << 10,
+            remove_duplicates: false,
             update_interval: i64::MAX,
             packet_milestones: Vec::new(),
             duration_milestones: Vec::new(),
@@ -108,6 +131,8 @@ impl Flow {
             transport: Transport::Udp,
             time: BEGINNING,
             broken: "",
+            form: Form::Datagrams,
+            stream: Stream::default(),
             beginning: BEGINNING,
             hosts: [[0; 16]; 2],
             number: 0,
@@ -121,9 +146,15 @@ impl Flow {
         }
     }
 
-    /// Generates one flow and says what the classifier made of it, and how many datagrams it had. `broken` names the
-    /// field that a near miss breaks.
-    pub fn run(&mut self, random: Random, broken: &'static str, generate: fn(&mut Self)) -> (Verdict, u64) {
+    /// Generates one flow and says what the classifier made of it, and how many datagrams or segments it had. `broken`
+    /// names the field that a near miss breaks.
+    pub fn run(
+        &mut self,
+        random: Random,
+        broken: &'static str,
+        form: Form,
+        generate: fn(&mut Self),
+    ) -> (Verdict, u64) {
         if self.flows.is_multiple_of(FLOWS_OF_A_TABLE) {
             self.shard.begin(u64::from(self.flows));
         }
@@ -147,7 +178,17 @@ impl Flow {
             self.shard.begin(u64::from(self.flows));
         }
         self.time = self.beginning;
-        generate(self);
+        self.form = form;
+        match form {
+            Form::Datagrams => generate(self),
+            Form::Stream { tap, .. } => {
+                // Drawn first, so that a near miss and its control are cut alike.
+                let mut cuts = Random::new(self.random.word());
+                self.stream.clear();
+                generate(self);
+                self.send_stream(&mut cuts, tap);
+            }
+        }
         if self.recorded.is_some() {
             // The last report has the evidence that came after the level was reached.
             self.shard.finish(self.number, self.time);
@@ -164,9 +205,15 @@ impl Flow {
     }
 
     /// Like [`Self::run`]; gives what was sent as well.
-    pub fn record(&mut self, random: Random, broken: &'static str, generate: fn(&mut Self)) -> (Verdict, Vec<Sent>) {
+    pub fn record(
+        &mut self,
+        random: Random,
+        broken: &'static str,
+        form: Form,
+        generate: fn(&mut Self),
+    ) -> (Verdict, Vec<Sent>) {
         self.recorded = Some(Vec::new());
-        let (verdict, _) = self.run(random, broken, generate);
+        let (verdict, _) = self.run(random, broken, form, generate);
         (verdict, self.recorded.take().unwrap_or_default())
     }
 
@@ -300,26 +347,100 @@ impl Flow {
         self.resize(self.length.saturating_add_signed(change));
     }
 
-    /// Sends the payload; it stays, so that it can be sent again. `direction` is 0 from the first sender.
+    /// Sends the payload; it stays, so that it can be sent again. `direction` is 0 from the first sender. In a stream it
+    /// is written behind what framing there is, and travels when the flow is complete.
     pub fn send(&mut self, direction: u8) {
-        let own = usize::from(direction & 1);
-        self.number += 1;
-        self.datagrams += 1;
-        let length = self.length as u32;
-        let ports = if self.transport == Transport::Udp { [self.ports[own], self.ports[own ^ 1]] } else { [0, 0] };
+        match self.form {
+            Form::Datagrams => self.send_datagram(direction),
+            Form::Stream { framing, .. } => self.write(direction, framing),
+        }
+        // Whatever else a generator waits for, no two packets come at once.
+        self.time += self.random.between(1, 20) as i64 * MILLISECOND;
+    }
+
+    fn send_datagram(&mut self, direction: u8) {
+        let payload = std::mem::take(&mut self.buffer);
+        let udp = self.transport == Transport::Udp;
         let packet = Packet {
+            checksum: u16::from(!(self.checksum_zero && udp)),
+            ..self.packet(direction, udp, self.length as u32, HEADERS)
+        };
+        self.deliver(direction, packet, &payload[..self.length]);
+        self.buffer = payload;
+    }
+
+    /// Writes the payload into the stream.
+    fn write(&mut self, direction: u8, framing: Framing) {
+        let mut length = match framing {
+            Framing::Own => return self.stream.write(direction, self.time, &[&self.buffer[..self.length]]),
+            Framing::Length => self.length as u16,
+            Framing::IkeTcp => self.length as u16 + 2,
+        };
+        if self.breaks("length prefix") {
+            length = match self.random.between(0, 2) {
+                0 => length.wrapping_add_signed(self.random.pick(&[-2, -1, 1, 2, 4, 16])),
+                1 if length.swap_bytes() != length => length.swap_bytes(),
+                _ => length ^ 0x0400,
+            };
+        }
+        if framing == Framing::IkeTcp && direction == 0 && self.stream.is_silent(0) {
+            let broken = self.breaks("stream prefix");
+            let prefix = if broken { self.random.pick(&NO_STREAM_PREFIXES) } else { *b"IKETCP" };
+            self.stream.write(direction, self.time, &[&prefix]);
+        }
+        self.stream.write(direction, self.time, &[&length.to_be_bytes(), &self.buffer[..self.length]]);
+    }
+
+    /// Sends what was written, as a tap sees it.
+    fn send_stream(&mut self, cuts: &mut Random, tap: Tap) {
+        self.transport = Transport::Tcp;
+        let end = std::mem::replace(&mut self.time, self.beginning);
+        let stream = std::mem::take(&mut self.stream);
+        let (segments, from_start) = stream.seen(cuts, tap);
+        // Now and then a sequence number passes zero.
+        let initial = [0, 1].map(|_| if cuts.one_in(8) { 0_u32.wrapping_sub(100) } else { cuts.u32() });
+        let packet = |flow: &Self, direction: u8, sequence: usize, flags: u8, length: usize| Packet {
+            tcp_sequence: initial[usize::from(direction)].wrapping_add(sequence as u32),
+            tcp_flags: flags,
+            ..flow.packet(direction, true, length as u32, STREAM_HEADERS)
+        };
+        if from_start {
+            for (direction, flags) in [(0, tcp_flags::SYN), (1, tcp_flags::SYN | tcp_flags::ACK)] {
+                let opening = packet(self, direction, 0, flags, 0);
+                self.deliver(direction, opening, &[]);
+            }
+        }
+        for segment in &segments {
+            let payload = stream.payload(segment);
+            let sent = packet(self, segment.direction, 1 + segment.from, tcp_flags::ACK, payload.len());
+            // Its time is that of the writing; what comes late comes at once.
+            self.time = self.time.max(segment.time);
+            self.deliver(segment.direction, sent, payload);
+        }
+        (self.stream, self.time) = (stream, end);
+    }
+
+    /// A packet's headers.
+    fn packet(&self, direction: u8, has_ports: bool, length: u32, headers: u32) -> Packet {
+        let own = usize::from(direction & 1);
+        let ports = if has_ports { [self.ports[own], self.ports[own ^ 1]] } else { [0, 0] };
+        Packet {
             source: self.hosts[own],
             destination: self.hosts[own ^ 1],
             ip_version: self.ip_version,
             transport: self.transport,
             source_port: ports[0],
             destination_port: ports[1],
-            ip_length: length + HEADERS,
+            ip_length: length + headers,
             payload_captured: length,
             payload_length: length,
-            udp_checksum_zero: self.checksum_zero && self.transport == Transport::Udp,
             ..Packet::default()
-        };
+        }
+    }
+
+    fn deliver(&mut self, direction: u8, packet: Packet, payload: &[u8]) {
+        self.number += 1;
+        self.datagrams += 1;
         let (key, from_low) = FlowKey::of(&packet, KeyMode::FiveTuple);
         let pair = key.pair_hash(0);
         let routed = Routed {
@@ -332,16 +453,23 @@ impl Flow {
             time: self.time,
             now: self.time,
         };
-        self.shard.packet(&routed, &self.buffer[..self.length]);
+        self.shard.packet(&routed, payload);
         if let Some(recorded) = &mut self.recorded {
-            let payload = self.buffer[..self.length].to_vec();
-            let (time, checksum_zero) = (self.time - self.beginning, packet.udp_checksum_zero);
-            recorded.push(Sent { time, direction, ports, checksum_zero, payload });
+            recorded.push(Sent {
+                time: self.time - self.beginning,
+                direction,
+                ports: [packet.source_port, packet.destination_port],
+                checksum_zero: packet.has_no_checksum(),
+                sequence: packet.tcp_sequence,
+                payload: payload.to_vec(),
+            });
         }
-        // Whatever else a generator waits for, no two packets come at once.
-        self.time += self.random.between(1, 20) as i64 * MILLISECOND;
     }
 }
+
+/// What may stand where `IKETCP` does.
+const NO_STREAM_PREFIXES: [[u8; 6]; 6] =
+    [*b"IKEUDP", *b"iketcp", *b"IKETCQ", *b"IKE\0\0\0", *b"PCTEKI", [0; 6]];
 
 /// A protocol's place in [`Verdict`].
 pub fn place(protocol: Protocol) -> usize {
@@ -353,7 +481,7 @@ mod tests {
     use super::*;
 
     fn datagrams(generate: fn(&mut Flow)) -> Vec<Sent> {
-        Flow::new().record(Random::new(1), "length", generate).1
+        Flow::new().record(Random::new(1), "length", Form::Datagrams, generate).1
     }
 
     #[test]
@@ -415,11 +543,11 @@ mod tests {
         }
         let mut flow = Flow::new();
         for seed in 0..3 {
-            let (verdict, sent) = flow.run(Random::new(seed), "", initiation);
+            let (verdict, sent) = flow.run(Random::new(seed), "", Form::Datagrams, initiation);
             assert_eq!(verdict.confidence[place(Protocol::WireGuard)], Some(Confidence::Confirmed));
             assert_eq!(verdict.evidence[0], ["wireguard.initiation", "wireguard.mac2_zero"]);
             assert_eq!((verdict.confidence[1], verdict.confidence[2], sent), (None, None, 1));
-            assert_eq!(flow.run(Random::new(seed), "", nothing).0.confidence, [None; 3]);
+            assert_eq!(flow.run(Random::new(seed), "", Form::Datagrams, nothing).0.confidence, [None; 3]);
         }
     }
 }

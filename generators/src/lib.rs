@@ -6,11 +6,14 @@
 //! near_misses   per rule, flows that fulfil all of its fields but one; with none broken, its positive control
 //!      │
 //!      ▼
-//! flow          each datagram goes through the product's flow table and fingerprints
+//! flow          each datagram, and each segment of a stream, goes through the product's flow table and fingerprints
 //!      │
 //!      ▼
 //! measure       flows that reached each level, per generator; bound: what that says about the rate
 //! ```
+//!
+//! What is made for datagrams is sent in TCP as well, each message behind its length: streams of records are cut,
+//! joined late and lost in parts as a tap sees them.
 //!
 //! Everything is drawn from one seed, and what is drawn depends neither on the number of threads nor on time.
 
@@ -20,3 +23,4 @@ pub mod look_alikes;
 pub mod measure;
 pub mod near_misses;
 pub mod random;
+pub mod stream;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use vpn_classifier_core::fingerprint::{Confidence, Protocol};
 
-use crate::flow::{Flow, Sent, Verdict, place};
+use crate::flow::{Flow, Form, Sent, Verdict, place};
 use crate::random::Random;
+use crate::stream::{Framing, Tap};
 use crate::{look_alikes, near_misses};
 
-/// Datagrams of one piece of work.
+/// Datagrams and segments of one piece of work.
 const PIECE: u64 = 1 << 18;
 
 /// One in so many flows of a control may be missed: rules that ask whether bytes look random are wrong about some.
@@ -41,25 +42,38 @@ pub struct Generator {
     /// Why a flow may be confirmed all the same.
     pub exception: Option<&'static str>,
     broken: &'static str,
+    form: Form,
     generate: fn(&mut Flow),
 }
+
+/// Of a datagram protocol that is sent in a stream.
+const IN_A_STREAM: &str = "the same in TCP, each message behind its length";
 
 /// Every generator: look-alikes, near misses, controls.
 pub fn generators() -> Vec<Generator> {
     let mut all = Vec::new();
-    for look_alike in look_alikes::look_alikes() {
-        all.push(Generator {
-            kind: Kind::LookAlike,
-            name: look_alike.name,
-            differs: look_alike.differs,
-            truth: look_alike.truth,
-            exception: None,
-            broken: "",
-            generate: look_alike.generate,
-        });
+    let stream = |framing| Form::Stream { framing, tap: Tap::Harsh };
+    let look_alike = |look_alike: &look_alikes::LookAlike, differs, form| Generator {
+        kind: Kind::LookAlike,
+        name: look_alike.name,
+        differs,
+        truth: look_alike.truth,
+        exception: None,
+        broken: "",
+        form,
+        generate: look_alike.generate,
+    };
+    for datagrams in look_alikes::look_alikes() {
+        all.push(look_alike(datagrams, datagrams.differs, Form::Datagrams));
+    }
+    for streams in look_alikes::streams() {
+        all.push(look_alike(streams, streams.differs, stream(Framing::Own)));
+    }
+    for datagrams in look_alikes::look_alikes() {
+        all.push(look_alike(datagrams, IN_A_STREAM, stream(Framing::Length)));
     }
     for rule in near_misses::rules() {
-        for &field in rule.fields {
+        for field in rule.fields() {
             all.push(Generator {
                 kind: Kind::NearMiss,
                 name: rule.name,
@@ -67,6 +81,7 @@ pub fn generators() -> Vec<Generator> {
                 truth: None,
                 exception: near_misses::exception(rule.name, field),
                 broken: field,
+                form: rule.form(),
                 generate: rule.generate,
             });
         }
@@ -79,6 +94,7 @@ pub fn generators() -> Vec<Generator> {
             truth: Some(rule.protocol),
             exception: None,
             broken: "",
+            form: rule.control_form(),
             generate: rule.generate,
         });
     }
@@ -90,7 +106,7 @@ pub fn generators() -> Vec<Generator> {
 pub struct Count {
     /// Flows.
     pub flows: u64,
-    /// Their datagrams.
+    /// Their datagrams and segments.
     pub datagrams: u64,
     /// Flows whose highest level was possible, likely, confirmed.
     pub levels: [u64; 3],
@@ -158,7 +174,7 @@ impl Generator {
         let mut count = Count::default();
         while count.datagrams < datagrams {
             let random = self.random(seed, piece, count.flows);
-            let (mut verdict, sent) = flow.run(random, self.broken, self.generate);
+            let (mut verdict, sent) = flow.run(random, self.broken, self.form, self.generate);
             let level = self.level(&verdict);
             if let Some((confidence, place)) = level {
                 count.levels[confidence as usize] += 1;
@@ -183,12 +199,12 @@ impl Generator {
 
     /// Generates one flow again, and what the classifier made of it.
     pub fn again(&self, seed: u64, (piece, number): (u64, u64)) -> (Verdict, Vec<Sent>) {
-        Flow::new().record(self.random(seed, piece, number), self.broken, self.generate)
+        Flow::new().record(self.random(seed, piece, number), self.broken, self.form, self.generate)
     }
 
     /// The same flow with no field broken.
     pub fn unbroken(&self, seed: u64, (piece, number): (u64, u64)) -> Vec<Sent> {
-        Flow::new().record(self.random(seed, piece, number), "", self.generate).1
+        Flow::new().record(self.random(seed, piece, number), "", self.form, self.generate).1
     }
 }
 

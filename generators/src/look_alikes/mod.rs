@@ -5,6 +5,7 @@
 mod infrastructure;
 mod made_up;
 mod media;
+mod streams;
 
 use vpn_classifier_core::fingerprint::Protocol;
 
@@ -26,9 +27,14 @@ const fn look_alike(name: &'static str, differs: &'static str, generate: fn(&mut
     LookAlike { name, differs, truth: None, generate }
 }
 
-/// Every look-alike.
+/// Every look-alike whose messages are datagrams.
 pub fn look_alikes() -> impl Iterator<Item = &'static LookAlike> {
     infrastructure::LOOK_ALIKES.iter().chain(media::LOOK_ALIKES).chain(made_up::LOOK_ALIKES)
+}
+
+/// Every look-alike that is a stream: it writes its own framing.
+pub fn streams() -> impl Iterator<Item = &'static LookAlike> {
+    streams::LOOK_ALIKES.iter()
 }
 
 /// A number that goes on from packet to packet, as protocols count: by ones, in steps, not at all, or at random.

@@ -12,7 +12,7 @@ const fn rule(
     fields: &'static [&'static str],
     generate: fn(&mut Flow),
 ) -> Rule {
-    Rule { protocol: Protocol::Ipsec, name, control, fields, generate }
+    Rule { protocol: Protocol::Ipsec, name, control, fields, stream: None, generate }
 }
 
 pub(super) static RULES: &[Rule] = &[

@@ -11,7 +11,7 @@ const fn rule(
     fields: &'static [&'static str],
     generate: fn(&mut Flow),
 ) -> Rule {
-    Rule { protocol: Protocol::WireGuard, name, control, fields, generate }
+    Rule { protocol: Protocol::WireGuard, name, control, fields, stream: None, generate }
 }
 
 pub(super) static RULES: &[Rule] = &[
