@@ -273,6 +273,8 @@ struct Cursor<'a> {
     offset: usize,
     /// Original length of the frame: tells a cut header from one that lies.
     original: usize,
+    /// Where the packet around it ends, as its header says: behind the frame's end in the first of its fragments.
+    end: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -295,8 +297,8 @@ impl<'a> Cursor<'a> {
 
     /// The same place in a frame that ends at `end`, as the header around it says.
     fn up_to(&self, end: usize) -> Self {
-        let end = end.min(self.original);
-        Self { bytes: &self.bytes[..self.bytes.len().min(end)], offset: self.offset, original: end }
+        let original = end.min(self.original);
+        Self { bytes: &self.bytes[..self.bytes.len().min(end)], offset: self.offset, original, end }
     }
 
     /// Bytes from here to the end of the frame, whether captured or not.
@@ -336,7 +338,7 @@ pub fn decode(
 ) -> Result<Decoded, DecodeError> {
     *packet = Packet::default();
     let original = (original as usize).max(bytes.len());
-    let mut cursor = Cursor { bytes, offset: 0, original };
+    let mut cursor = Cursor { bytes, offset: 0, original, end: original };
     let next = match link.0 {
         1 => Next::Ethernet,
         0 | 108 => null::decode(&mut cursor, packet, link.0 == 0)?,
