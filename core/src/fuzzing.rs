@@ -122,28 +122,114 @@ fn later(time: i64, step: u8) -> i64 {
 pub fn frame(data: &[u8]) {
     let mut input = Input(data);
     let link = input.u16();
-    // Byte order and version of a pcap with nanoseconds, its zone, accuracy and snaplen.
-    let mut capture = vec![0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
-    capture.extend(u32::from(link).to_le_bytes());
-    let (mut frames, mut time) = (0_u64, 1_795_322_142_000_000_000_i64);
+    let (mut capture, mut frames, mut time) = (pcap_header(link), 0_u64, 1_795_322_142_000_000_000_i64);
     while !input.is_empty() {
         let length = usize::from(input.u16() & 0x0fff);
         let (cut, step) = (u32::from(input.byte()), input.byte());
         let bytes = input.take(length);
         time = later(time, step);
-        let original = bytes.len() as u32 + cut;
-        let fields = [
-            time.div_euclid(1_000_000_000) as u32,
-            time.rem_euclid(1_000_000_000) as u32,
-            bytes.len() as u32,
-            original,
-        ];
-        capture.extend(fields.into_iter().flat_map(u32::to_le_bytes));
-        capture.extend(bytes);
+        push_record(&mut capture, time, bytes, cut);
         frames += 1;
     }
-    let (reports, stats) = replay(&capture, BLOCK, Duration::from_secs(60));
-    let (paused, paused_stats) = replay(&capture, 61, Duration::ZERO);
+    check_replay(&capture, frames, LinkType(link));
+}
+
+/// Fragments, datagrams and segments between two hosts, as IP packets of both versions. `data`: for each its kind, a
+/// place (2: fragment offset in eights, or sequence number), its length (2), its identification, how time moved on,
+/// and its payload.
+///
+/// # Panics
+/// As [`frame`].
+pub fn fragments(data: &[u8]) {
+    let mut input = Input(data);
+    let (mut capture, mut frames, mut time) = (pcap_header(101), 0, 1_795_322_142_000_000_000_i64);
+    while !input.is_empty() {
+        let (kind, place, length) = (input.byte(), input.u16(), input.u16() & 0x07ff);
+        let (id, step) = (input.byte() & 3, input.byte());
+        let payload = input.take(usize::from(length));
+        time = later(time, step);
+        let packet = ip_packet(kind, place, id, payload);
+        push_record(&mut capture, time, &packet, 0);
+        frames += 1;
+    }
+    check_replay(&capture, frames, LinkType(101));
+}
+
+/// An IP packet of a `kind`: bit 0 its direction, 1 its version, 2 and 3 what it is (a datagram, the first fragment
+/// of one, a later fragment, a segment), 4 whether more fragments come, 5 and 6 its ports.
+fn ip_packet(kind: u8, place: u16, id: u8, payload: &[u8]) -> Vec<u8> {
+    const PORTS: [[u16; 2]; 4] = [[500, 500], [4_500, 4_500], [40_000, 51_820], [40_000, 1_194]];
+    let (what, own) = (kind >> 2 & 3, usize::from(kind & 1));
+    let ports = PORTS[usize::from(kind >> 5 & 3)];
+    let mut body = Vec::new();
+    if what != 2 {
+        body.extend([ports[own].to_be_bytes(), ports[own ^ 1].to_be_bytes()].concat());
+    }
+    match what {
+        // The length of the whole datagram, which a first fragment does not have.
+        0 => body.extend([(8 + payload.len() as u16).to_be_bytes(), [0, 0]].concat()),
+        1 => body.extend([place.to_be_bytes(), [0x12, 0x34]].concat()),
+        3 => {
+            body.extend([0, 0, place.to_be_bytes()[0], place.to_be_bytes()[1], 0, 0, 0, 0]);
+            body.extend([0x50, if place == 0 { 0x02 } else { 0x10 }, 0xff, 0xff, 0x12, 0x34, 0, 0]);
+        }
+        _ => {}
+    }
+    body.extend(payload);
+    let more = kind & 16 != 0;
+    let offset = if what == 2 { place & 0x1fff } else { 0 };
+    let is_fragment = what == 1 || what == 2;
+    let protocol = if what == 3 { 6 } else { 17 };
+    let mut packet = Vec::new();
+    if kind & 2 == 0 {
+        let field = if is_fragment { offset | if more { 0x2000 } else { 0 } } else { 0 };
+        packet.extend([0x45, 0]);
+        packet.extend((20 + body.len() as u16).to_be_bytes());
+        packet.extend([0, id]);
+        packet.extend(field.to_be_bytes());
+        packet.extend([64, protocol, 0, 0]);
+        packet.extend([[192, 0, 2, 1 + own as u8], [192, 0, 2, 2 - own as u8]].concat());
+    } else {
+        let extension = if is_fragment { 8 } else { 0 };
+        packet.extend([0x60, 0, 0, 0]);
+        packet.extend((extension + body.len() as u16).to_be_bytes());
+        packet.extend([if is_fragment { 44 } else { protocol }, 64]);
+        for last in [1 + own as u8, 2 - own as u8] {
+            packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        }
+        if is_fragment {
+            packet.extend([protocol, 0]);
+            packet.extend((offset << 3 | u16::from(more)).to_be_bytes());
+            packet.extend([0, 0, 0, id]);
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
+/// Byte order and version of a pcap with nanoseconds, its zone, accuracy and snaplen, and its link type.
+fn pcap_header(link: u16) -> Vec<u8> {
+    let mut capture = vec![0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
+    capture.extend(u32::from(link).to_le_bytes());
+    capture
+}
+
+/// A frame that was `cut` octets longer on the wire.
+fn push_record(capture: &mut Vec<u8>, time: i64, bytes: &[u8], cut: u32) {
+    let fields = [
+        time.div_euclid(1_000_000_000) as u32,
+        time.rem_euclid(1_000_000_000) as u32,
+        bytes.len() as u32,
+        bytes.len() as u32 + cut,
+    ];
+    capture.extend(fields.into_iter().flat_map(u32::to_le_bytes));
+    capture.extend(bytes);
+}
+
+/// Replays a capture in several ways: counters add up, reports come in order, and pauses change nothing.
+fn check_replay(capture: &[u8], frames: u64, link: LinkType) {
+    let (reports, stats) = replay(capture, BLOCK, Duration::from_secs(60));
+    let (paused, paused_stats) = replay(capture, 61, Duration::ZERO);
     assert_eq!(stats, paused_stats);
     let row = |report: &FlowReport| (report.number, report.flow_id, report.report, report.finding, report.packets);
     assert!(reports.iter().map(row).eq(paused.iter().map(row)), "pauses change what is reported");
@@ -154,7 +240,7 @@ pub fn frame(data: &[u8]) {
     assert_eq!(frames, stats["decoded"] + undecoded);
     assert_eq!(stats["fragments_waiting"], 0, "the capture is over");
     assert_eq!(stats["decoded"], stats["flow_packets"] + no_flow + stats["fragments_unmatched"]);
-    assert!(stats["decoded"] == 0 || link_type_is_supported(LinkType(link)));
+    assert!(stats["decoded"] == 0 || link_type_is_supported(link));
     let active: u64 = sum("flows.active.");
     assert_eq!(active, 0, "flows that have not ended");
     assert!(reports.is_sorted_by_key(|report| report.number));

@@ -59,3 +59,8 @@ fn ipsec() {
 fn stream() {
     run("stream", vpn_classifier_core::fuzzing::segments);
 }
+
+#[test]
+fn fragments() {
+    run("fragments", vpn_classifier_core::fuzzing::fragments);
+}
