@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 CARGO ?= cargo
-FUZZ_SECONDS ?= 60
+FUZZ_SECONDS ?= 3600
 # Of `make accuracy`: PEERS=1 compares with other programs, DATAGRAMS=0 leaves the generators out.
 PEERS ?=
 DATAGRAMS ?= 1e9
@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench accuracy lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -55,6 +55,10 @@ ifneq ($(DATAGRAMS),0)
 endif
 	$(PY) -m bench.accuracy $(if $(PEERS),--peers) $(if $(filter-out 0,$(DATAGRAMS)),--generators .make/generators.md)
 
+corpus-replay: $(VENV)/.built  ## Replay every capture under CORPUS, malformed ones too: nothing crashes, all adds up
+	$(if $(CORPUS),,$(error Name a directory of captures: make corpus-replay CORPUS=DIR))
+	$(PY) -m bench.corpus_replay '$(CORPUS)'
+
 lint: format-check clippy lint-python stubs  ## Formatting, clippy, ruff, mypy, stub check
 
 format-check: $(VENV)/.dev
@@ -75,12 +79,13 @@ stubs: $(VENV)/.built $(VENV)/.dev
 cargo-test: $(VENV)/.made
 	$(CARGO) test --locked --workspace
 
-fuzz:  ## Fuzz each target for FUZZ_SECONDS (60)
+fuzz:  ## Fuzz FUZZ_TARGETS (all) for FUZZ_SECONDS (3600) each
 	$(if $(shell $(CARGO) fuzz --version 2>/dev/null),,$(error cargo-fuzz is missing: cargo install cargo-fuzz))
-	@# The crate has no unsafe code for a sanitizer to watch, and without one a stable toolchain is enough.
-	cd core && for target in $$($(CARGO) fuzz list); do mkdir -p fuzz/new/$$target; \
+	@# The crate has no unsafe code for a sanitizer to watch, and without one a stable toolchain is enough. An input that
+	@# takes two seconds, or 768 MB, fails like a crash: time per byte and memory are bounded.
+	cd core && for target in $(or $(FUZZ_TARGETS),$$($(CARGO) fuzz list)); do mkdir -p fuzz/new/$$target; \
 	  $(CARGO) fuzz run --sanitizer none $$target fuzz/new/$$target fuzz/corpus/$$target \
-	    -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	    -- -max_total_time=$(FUZZ_SECONDS) -timeout=2 -rss_limit_mb=768 -max_len=16384 -print_final_stats=1 || exit 1; \
 	done
 
 wheel: $(VENV)/.made  ## Build the wheel into dist/

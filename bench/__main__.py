@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import lookups, replay
+from bench import lookups, replay, tunnels
 from bench.loads import GENERATOR, PROFILES, build
 from bench.measure import machine, versions
 
@@ -46,24 +46,32 @@ def main() -> None:
     profiles = arguments.load or (list(PROFILES) if GENERATOR.exists() else ["mix"])
     progress.print("start-up ...")
     start = replay.measure_start(programs, 2 * arguments.runs)
-    speeds = []
+    speeds, wrapped = [], []
     for profile in profiles:
         progress.print(f"{profile}: building the load where it is missing, then {arguments.runs} runs ...")
         speeds.append(replay.measure(programs, build(profile), start, arguments.runs))
+        if profile == "mix":
+            progress.print("mix in VLAN, MPLS and GTP-U ...")
+            wrapped.append(tunnels.measure(programs, build(profile), start, arguments.runs))
     found = []
     for size in LOOKUP_SIZES:
         progress.print(f"look-ups, {size:,} prefixes ...")
         found.append(lookups.measure(size, arguments.runs))
 
-    table = make_table(start, speeds, found)
+    table = make_table(start, speeds, wrapped, found)
     console.print(table)
     console.print(about_line(), highlight=False)
     if not arguments.no_save:
-        numbers = {"start": start, "replay": speeds, "lookups": found}
+        numbers = {"start": start, "replay": speeds, "tunnels": wrapped, "lookups": found}
         save(table, json.loads(json.dumps(numbers, default=asdict)))
 
 
-def make_table(start: replay.Start, speeds: list[replay.Speed], found: list[lookups.Lookups]) -> Table:
+def make_table(
+    start: replay.Start,
+    speeds: list[replay.Speed],
+    wrapped: list[tunnels.Tunnels],
+    found: list[lookups.Lookups],
+) -> Table:
     """All results, one row each."""
     table = Table(title="vpn-classifier beside the least that the machine needs", caption=CAPTION)
     for heading in ("", "ours", "floor", "ratio", "limit", "dpkt"):
@@ -86,6 +94,15 @@ def make_table(start: replay.Start, speeds: list[replay.Speed], found: list[look
             f"{replay.FLOOR_RATIO_LIMIT:g} floors" if speed.load == PROFILES["mix"][0] else "",
             f"{speed.dpkt_ns:,.0f}",
             end_section=speed is speeds[-1],
+        )
+    for pair in wrapped:
+        table.add_row(
+            "CPU ns per packet: mix in VLAN, MPLS, GTP-U beside bare",
+            f"{pair.wrapped_ns:,.0f}",
+            f"{pair.bare_ns:,.0f}",
+            f"{pair.ratio:.2f}",
+            f"{tunnels.RATIO_LIMIT:g} bare",
+            end_section=True,
         )
     for row in found:
         table.add_row(
