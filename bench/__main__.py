@@ -110,6 +110,16 @@ def make_table(
             f"{row.register:.2f}",
             f"{row.pytricia:.2f}",
             f"{row.register / row.pytricia:.2f}",
+            end_section=row is found[-1],
+        )
+    for row in found:
+        bare = row.pytricia * 1e6 / 2
+        table.add_row(
+            f"k flows judged per CPU s: {row.prefixes:,} prefixes",
+            f"{row.judged / 1e3:,.0f}",
+            f"{bare / 1e3:,.0f}",
+            f"{row.judged / bare:.2f}",
+            f"{lookups.JUDGED_LIMIT / 1e3:,.0f} k" if row.prefixes == LOOKUP_SIZES[1] else "",
         )
     return table
 

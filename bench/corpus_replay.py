@@ -1,8 +1,8 @@
 """`make corpus-replay CORPUS=DIR`: replays every capture under a directory, the malformed ones included.
 
 Nothing may crash, every frame must be accounted for, and what is counted must not depend on the number of
-workers. A file that cannot be read (any further) counts by its reason; that is no failure. Status 1: something
-does not add up; the files are named.
+workers. A file that cannot be read (any further) counts by its reason; that is no failure. Status 1: it does
+not add up; the files are named.
 """
 
 from __future__ import annotations

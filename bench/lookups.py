@@ -1,4 +1,9 @@
-"""Look-ups of both ends of a flow in the register, beside the bare prefix trees that it is built on."""
+"""Look-ups of both ends of a flow, and judging it, beside the bare prefix trees that both are built on.
+
+A look-up gives all entries that cover an address. Judging gives the verdict, the rule that decided, and all
+entries that cover either end with how each stands; the policy is the shipped one. The bare trees, of the
+same prefixes, say no more than whether there is one.
+"""
 
 import gc
 import random
@@ -12,19 +17,28 @@ from typing import Any
 
 import pytricia
 
+from bench.measure import ROOT
+from classifier.policy import FlowFacts, Policy
 from classifier.register import Category, Entry, Kind, Prefix, Register, Side, Status
 
 FLOWS = 200_000
+JUDGED_LIMIT = 200_000
+"""Flows that must be judged per second of CPU time, with 30,000 prefixes."""
+NOW_NS = 1_795_400_000_000_000_000
 Pair = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Million addresses looked up per second of CPU time, with so many prefixes."""
+    """Per second of CPU time, with so many prefixes."""
 
     prefixes: int
     register: float
+    """Million addresses looked up."""
     pytricia: float
+    """The same in the bare trees."""
+    judged: float
+    """Flows judged: verdict, rule, and the entries of both ends."""
     build_s: float
 
 
@@ -39,7 +53,7 @@ def measure(size: int, runs: int) -> Lookups:
         source="bench",
         serial=1,
         issued_at_ns=0,
-        next_update_ns=1,
+        next_update_ns=2 * NOW_NS,
         first_record_ns=0,
         sha256="0" * 64,
     )
@@ -49,18 +63,26 @@ def measure(size: int, runs: int) -> Lookups:
         trees[len(network.address)].insert(network.address, network.length, True)
     by_family = [(tree.get, [p for p in pairs if len(p[0]) == length]) for length, tree in trees.items()]
 
+    policy = Policy.load(ROOT / "rules" / "policy.toml")
+    flows = [make_flow(source, destination) for source, destination in pairs]
+
     gc.collect()
     gc.disable()
-    ours, bare = [], []
+    ours, bare, judged = [], [], []
     try:
         for _ in range(runs):
             ours.append(seconds(register.covering, pairs))
             bare.append(sum(seconds(get, own) for get, own in by_family))
+            judged.append(seconds_judged(policy, register, flows))
     finally:
         gc.enable()
     millions = 2 * FLOWS / 1e6
     return Lookups(
-        len(networks), millions / statistics.median(ours), millions / statistics.median(bare), build_s
+        prefixes=len(networks),
+        register=millions / statistics.median(ours),
+        pytricia=millions / statistics.median(bare),
+        judged=FLOWS / statistics.median(judged),
+        build_s=build_s,
     )
 
 
@@ -70,6 +92,34 @@ def seconds(look_up: Callable[[bytes], object], pairs: Sequence[Pair]) -> float:
         look_up(source)
         look_up(destination)
     return time.process_time() - began
+
+
+def seconds_judged(policy: Policy, register: Register, flows: Sequence[FlowFacts]) -> float:
+    judge = policy.judge
+    began = time.process_time()
+    for flow in flows:
+        judgement = judge(flow, register, NOW_NS)
+        judgement.verdict, judgement.rule, judgement.entries  # noqa: B018 (the entries are put together here)
+    return time.process_time() - began
+
+
+def make_flow(source: bytes, destination: bytes) -> FlowFacts:
+    """A tunnel that is up, so that every rule has to be looked at."""
+    return FlowFacts(
+        protocol="wireguard",
+        variant="standard",
+        confidence="confirmed",
+        phase="established",
+        transport="UDP",
+        source=source,
+        destination=destination,
+        source_port=40_000,
+        destination_port=51_820,
+        packets_to_server=20,
+        packets_to_client=20,
+        start_ns=NOW_NS - 10**9,
+        end_ns=NOW_NS,
+    )
 
 
 def make_networks(generator: random.Random, size: int) -> list[Prefix]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.lookups import make_networks
 from bench.measure import run
 from classifier.register import Category, Register, Status
-from classifier.register.feed import COLUMNS
+from classifier.register.feed_map import COLUMNS
 
 MAP = """
 delimiter = ";"

@@ -16,7 +16,9 @@ RATIO_LIMIT = 1.3
 """Most that a wrapped packet may cost, in bare ones."""
 
 _ETHERNET = bytes.fromhex("020000000001020000000002")
-_TAG_AND_LABEL = bytes.fromhex("81000064 8847 0001f140".replace(" ", ""))  # VLAN 100, label 31, bottom of stack
+_TAG_AND_LABEL = bytes.fromhex(
+    "81000064 8847 0001f140".replace(" ", "")
+)  # VLAN 100, label 31, bottom of stack
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _UDP_AND_GTP = struct.Struct(">HHHHBBHI")
 
@@ -62,7 +64,9 @@ def _outer(length: int) -> bytes:
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
     ip = before[:10] + struct.pack(">H", ~total & 0xFFFF) + before[12:]
-    return _ETHERNET + _TAG_AND_LABEL + ip + _UDP_AND_GTP.pack(2152, 2152, length + 16, 0, 0x30, 255, length, 7)
+    return (
+        _ETHERNET + _TAG_AND_LABEL + ip + _UDP_AND_GTP.pack(2152, 2152, length + 16, 0, 0x30, 255, length, 7)
+    )
 
 
 def measure(programs: Programs, load: Load, start: Start, runs: int) -> Tunnels:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.accuracy.findings import Finding, Findings
-from bench.accuracy.truth import ELSEWHERE, PROTOCOLS, Collection, Label
+from bench.accuracy.truth import PROTOCOLS, Collection, Label
 
 MANY_PACKETS = 20
 """From so many packets on, a found flow should be `confirmed`."""
@@ -47,8 +47,6 @@ class Result:
     def reason(self) -> str:
         """Why it may have been missed: a category, told from the label alone."""
         label = self.label
-        if label.needs:
-            return f"needs *{ELSEWHERE}*: {label.needs}"
         needed = NEEDED.get((label.protocol, label.key.transport, label.variant), 1)
         if label.packets < needed:
             return f"shorter than the evidence model needs ({needed} packets)"

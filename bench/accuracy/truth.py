@@ -21,8 +21,6 @@ from bench.accuracy.frames import count_frames
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = ("wireguard", "openvpn", "ipsec")
-ELSEWHERE = "Streams and tunnels"
-"""The issue that brings what some flows need: tunnels around them, fragments, IKE in TCP, proxies."""
 
 Row = dict[str, str]
 
@@ -68,7 +66,6 @@ class Label:
     opening: bool  # the handshake's opening is in the capture
     oneway: bool
     packets: int
-    needs: str = ""  # what the flow needs of the issue `ELSEWHERE`; "" when nothing
 
     @property
     def situation(self) -> str:
@@ -156,7 +153,6 @@ def read_lab(folder: Path) -> Collection:
                 opening=lab_opening(row),
                 oneway=row["direction_seen"] != "both",
                 packets=sum(counted),
-                needs=lab_needs(row),
             )
         )
     captures = {row["file"]: folder / "pcaps" / row["file"] for row in table}
@@ -187,16 +183,6 @@ def lab_variant(row: Row) -> str:
     return next((name for name in ("ikev1", "ikev2") if name in subtype.lower()), "esp-in-udp")
 
 
-def lab_needs(row: Row) -> str:
-    decoded = ("ethernet", "vlan", "qinq", "linux_sll", "linux_sll2", "bsd-null", "raw-ip", "raw-ipv4")
-    if row["encapsulation"] not in (*decoded, "ip-options", "ipv6-ext"):
-        return f"encapsulation {row['encapsulation']}"
-    if row["protocol"] == "ipsec" and row["transport"] == "tcp":
-        return "IKE in TCP"
-    words = {"IP fragments": "fragments", "IPv6 fragments": "fragments", "HTTP CONNECT": "HTTP CONNECT"}
-    return next((need for word, need in words.items() if word in row["subtype"]), "")
-
-
 def read_corpus(folder: Path) -> Collection:
     table = rows(folder / "labels.csv")
     names = {path.name.split("__")[0]: path for path in sorted((folder / "pcaps").iterdir())}
@@ -221,7 +207,6 @@ def read_corpus(folder: Path) -> Collection:
                 opening="data-only" not in row["subtype"] and row["flow_proto"] in ("udp", "tcp"),
                 oneway=0 in counted,
                 packets=int(row["packets_in_flow"]),
-                needs=corpus_needs(row),
             )
         )
     listed = {row["file_id"] for row in table}
@@ -245,12 +230,3 @@ def corpus_variant(row: Row) -> str:
             return "data"
         return "tls-crypt-v2" if subtype.endswith("tls-crypt-v2") else ""
     return subtype if subtype in ("ikev1", "ikev2", "esp", "ah") else ""
-
-
-def corpus_needs(row: Row) -> str:
-    stack = row["vlan_or_tunnel"].split("/")
-    tunnels = [layer for layer in stack if layer not in ("", "vlan", "ah")]
-    fragments = [layer for layer in tunnels if layer.startswith("frag")]
-    if fragments:
-        return "fragments"
-    return f"encapsulation {row['vlan_or_tunnel'].replace('/', ', ')}" if tunnels else ""

@@ -27,6 +27,8 @@ const IN_FLIGHT: usize = 3;
 const LARGEST_FRAME: u32 = 262_144;
 /// Bytes of a capture's first frame that go into its name in flow ids.
 const NAMING_BYTES: usize = 256;
+/// Packets that are looked up together.
+const TOGETHER: usize = 16;
 /// A replay hashes with a fixed seed, so that the same input gives the same shards.
 const SEED: u64 = 0;
 const SECOND: i64 = 1_000_000_000;
@@ -139,12 +141,19 @@ impl Settings {
 #[derive(Default)]
 struct Batch {
     frames: FrameBatch,
-    /// Packets of flows, with the index of their frame.
-    packets: Vec<(u32, Routed)>,
-    /// Indices into `packets` for each shard.
-    by_shard: Vec<Vec<u32>>,
+    /// Packets of flows, in order.
+    packets: Vec<Arrived>,
     /// Frames at which the clock reached another second.
     ticks: Vec<Tick>,
+}
+
+/// A packet of a flow.
+struct Arrived {
+    /// Index of its frame.
+    frame: u32,
+    /// Number of its shard.
+    shard: u32,
+    routed: Routed,
 }
 
 /// The clock has reached another second.
@@ -168,22 +177,12 @@ impl Tick {
 }
 
 impl Batch {
-    /// What this batch is for a shard, in order.
-    fn run(&self, number: usize, shard: &mut Shard) {
-        let mut ticks = self.ticks.iter().peekable();
-        for &index in &self.by_shard[number] {
-            let (frame, routed) = &self.packets[index as usize];
-            while let Some(tick) = ticks.next_if(|tick| tick.number <= routed.number) {
-                tick.reach(shard);
-            }
-            let bytes = self.frames.frames().get(*frame as usize).map_or(&[][..], |frame| self.frames.bytes(frame));
-            let start = routed.packet.payload_offset as usize;
-            let payload = bytes.get(start..start + routed.packet.payload_captured as usize).unwrap_or_default();
-            shard.packet(routed, payload);
-        }
-        for tick in ticks {
-            tick.reach(shard);
-        }
+    fn payload(&self, packet: &Arrived) -> &[u8] {
+        let frame = self.frames.frames().get(packet.frame as usize);
+        let bytes = frame.map_or(&[][..], |frame| self.frames.bytes(frame));
+        let packet = &packet.routed.packet;
+        let start = packet.payload_offset as usize;
+        bytes.get(start..start + packet.payload_captured as usize).unwrap_or_default()
     }
 }
 
@@ -205,50 +204,85 @@ struct Answer {
     counters: ShardCounters,
 }
 
-/// The shards of one worker.
+/// The shards of one worker: of 64, those whose number leaves `worker` when divided by the number of workers.
 struct Owner {
-    shards: Vec<(usize, Shard)>,
+    worker: usize,
+    workers: usize,
+    /// In the order of their numbers.
+    shards: Vec<Shard>,
 }
 
 impl Owner {
+    fn new(worker: usize, workers: usize, limits: &Limits) -> Self {
+        let numbers = (worker..SHARDS).step_by(workers);
+        Self { worker, workers, shards: numbers.map(|number| Shard::new(number, limits.clone())).collect() }
+    }
+
+    /// The shard of a number, if it is one of these.
+    fn shard(&mut self, number: usize) -> Option<&mut Shard> {
+        (number % self.workers == self.worker).then(|| self.shards.get_mut(number / self.workers)).flatten()
+    }
+
+    /// What a batch is for these shards, in order.
+    fn run(&mut self, batch: &Batch) {
+        let mut ticks = batch.ticks.iter().peekable();
+        for packets in batch.packets.chunks(TOGETHER) {
+            // Looked up together, so that the memory of one is waited for while others are; what was found may have
+            // gone by the time it is used, and is only a hint.
+            let mut hints = [None; TOGETHER];
+            for (hint, packet) in hints.iter_mut().zip(packets) {
+                *hint = self.shard(packet.shard as usize).and_then(|shard| shard.find(&packet.routed));
+            }
+            for (packet, hint) in packets.iter().zip(hints) {
+                while let Some(tick) = ticks.next_if(|tick| tick.number <= packet.routed.number) {
+                    self.shards.iter_mut().for_each(|shard| tick.reach(shard));
+                }
+                if let Some(shard) = self.shard(packet.shard as usize) {
+                    shard.packet(&packet.routed, batch.payload(packet), hint);
+                }
+            }
+        }
+        for tick in ticks {
+            self.shards.iter_mut().for_each(|shard| tick.reach(shard));
+        }
+    }
+
     /// Carries a command out; whether it is to be answered.
     fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Begin { chain } => {
-                for (_, shard) in &mut self.shards {
+                for shard in &mut self.shards {
                     shard.begin(chain);
                 }
                 false
             }
             Command::Batch(batch) => {
-                for (number, shard) in &mut self.shards {
-                    batch.run(*number, shard);
-                }
+                self.run(&batch);
                 true
             }
             Command::Tags(tags) => {
                 for &(handle, tag) in tags.iter() {
                     let number = (handle & (SHARDS as u64 - 1)) as usize;
-                    if let Some((_, shard)) = self.shards.iter_mut().find(|(own, _)| *own == number) {
+                    if let Some(shard) = self.shard(number) {
                         shard.set_tag(handle, tag);
                     }
                 }
                 false
             }
             Command::Milestones(limits) => {
-                for (_, shard) in &mut self.shards {
+                for shard in &mut self.shards {
                     shard.set_milestones(&limits);
                 }
                 false
             }
             Command::Review { number, now } => {
-                for (_, shard) in &mut self.shards {
+                for shard in &mut self.shards {
                     shard.review(number, now);
                 }
                 true
             }
             Command::Finish { number, now } => {
-                for (_, shard) in &mut self.shards {
+                for shard in &mut self.shards {
                     shard.finish(number, now);
                 }
                 true
@@ -258,7 +292,7 @@ impl Owner {
 
     fn answer(&mut self, worker: usize) -> Answer {
         let mut answer = Answer { worker, reports: Vec::new(), counters: ShardCounters::default() };
-        for (_, shard) in &mut self.shards {
+        for shard in &mut self.shards {
             let mut reports = shard.take_reports();
             answer.reports.append(&mut reports);
             answer.counters.add(&shard.counters());
@@ -275,12 +309,7 @@ enum Workers {
 
 impl Workers {
     fn start(count: usize, limits: &Limits) -> std::io::Result<Self> {
-        let owner = |worker: usize| Owner {
-            shards: (0..SHARDS)
-                .filter(|number| number % count == worker)
-                .map(|number| (number, Shard::new(number, limits.clone())))
-                .collect(),
-        };
+        let owner = |worker| Owner::new(worker, count, limits);
         if count == 1 {
             return Ok(Self::Inline(owner(0)));
         }
@@ -607,8 +636,6 @@ impl Engine {
     fn route(&mut self, batch: &mut Batch) {
         batch.packets.clear();
         batch.ticks.clear();
-        batch.by_shard.resize_with(SHARDS, Vec::new);
-        batch.by_shard.iter_mut().for_each(Vec::clear);
         let mut packet = Packet::default();
         for (index, frame) in batch.frames.frames().iter().enumerate() {
             self.number += 1;
@@ -654,9 +681,9 @@ impl Engine {
                 batch.ticks.push(Tick { number: self.number, now, review });
             }
             if let Some((key, from_low, pair, hash)) = flow {
-                batch.by_shard[FlowKey::shard(pair)].push(batch.packets.len() as u32);
+                let shard = FlowKey::shard(pair) as u32;
                 let routed = Routed { packet, key, hash, pair, from_low, number: self.number, time: frame.time, now };
-                batch.packets.push((index as u32, routed));
+                batch.packets.push(Arrived { frame: index as u32, shard, routed });
             }
         }
     }

@@ -49,6 +49,8 @@ const FIRST_REPLAY: u32 = 16;
 const REPLAY_WINDOW: i32 = 64;
 /// Acknowledgments in one packet (reliable.h: 8 in ACK, 4 in others; since 2.6 old ones are repeated).
 const MOST_ACKS: u8 = 8;
+/// By how much message ids of one moment may differ: twelve packets are under way (reliable.h), and some were lost.
+const ACK_WINDOW: u32 = 32;
 /// Message ids count from 0 per key; a handshake needs some dozens.
 const MOST_MESSAGES: u32 = 256;
 /// A client's clock may be wrong by this much and still count as right, in seconds.
@@ -342,8 +344,7 @@ impl Reader<'_> {
     }
 
     fn plain(&self) -> Option<Control> {
-        // A session id is drawn: four zeros among its eight bytes are padding (one in 60 million is not).
-        if self.session.to_be_bytes().iter().filter(|&&byte| byte == 0).count() >= 4 {
+        if !is_drawn(self.session) {
             return None;
         }
         let mut control = self.control(Wrapping::Plain);
@@ -356,16 +357,22 @@ impl Reader<'_> {
         let acks = *self.payload.get(at)?;
         control.acks = acks;
         let mut at = at + 1;
-        let mut highest = 0;
         if acks > MOST_ACKS {
             return None;
         }
+        let (mut highest, mut lowest, mut ids) = (0, u32::MAX, 0_u64);
         for _ in 0..acks {
-            highest = highest.max(u32_at(self.payload, at)?);
+            let id = u32_at(self.payload, at)?;
+            (highest, lowest) = (highest.max(id), lowest.min(id));
+            ids |= 1 << (id % 64);
             at += 4;
         }
+        // Of one window, and each once (reliable.h: twelve packets are under way).
+        if acks > 0 && (highest - lowest >= ACK_WINDOW || ids.count_ones() < u32::from(acks)) {
+            return None;
+        }
         if acks > 0 {
-            control.peer = Some(u64_at(self.payload, at)?).filter(|&peer| peer != 0);
+            control.peer = Some(u64_at(self.payload, at)?).filter(|&peer| is_drawn(peer));
             control.peer?;
             at += 8;
         }
@@ -397,6 +404,11 @@ fn is_surely_data(opcode: u8, run: &Run, other: &Run) -> bool {
     let chosen = peer_id < 1 << 16 || peer_id == 0x0076_706e || peer_id == 0x00ff_ffff;
     let another_word = other.word > 1 && !same_word && other.first_word() >> 27 == u32::from(DATA_V2);
     opcode != DATA_V2 || (chosen && (same_word || (run.odd_length() && !another_word)))
+}
+
+/// Session ids are drawn: four zeros among the eight bytes are padding or numbers (one in 60 million is not).
+fn is_drawn(session: u64) -> bool {
+    session.to_be_bytes().iter().filter(|&&byte| byte == 0).count() < 4
 }
 
 /// A session id in 32 bits, never 0.
@@ -800,7 +812,10 @@ impl OpenVpn {
             // The peer's session id is one, too.
             let differs = (control.message, control.acks) != (side.message, side.acks);
             let same_peer = side.peer == 0 || control.peer.is_none_or(|peer| fold(peer) == side.peer);
-            return differs && same_peer && control.acks + side.acks > 0;
+            // Messages are counted, and few are under way.
+            let close = |(now, before): (u8, u8)| u32::from(now.abs_diff(before)) < ACK_WINDOW;
+            let follows = control.message.zip(side.message).is_none_or(close);
+            return differs && same_peer && follows && control.acks + side.acks > 0;
         }
         let step = control.replay.wrapping_sub(side.replay) as i32;
         control.time == side.time && (1..=REPLAY_WINDOW).contains(&step)
@@ -842,7 +857,9 @@ impl OpenVpn {
         }
         // One clear byte before the counter is little: a keepalive or a renegotiation must speak for it.
         let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some();
-        let is_sure = enough_in_clear && run.lengths_differ() && is_surely_data(opcode, run, &runs[own ^ 1]);
+        let is_sure = enough_in_clear && run.lengths_differ() && is_surely_data(opcode, run, &runs[own ^ 1])
+            // Of a stream the lengths say less: any protocol with a length, a magic word and a counter has them.
+            && (record.is_none() || run.odd_length() || self.ping);
         let level = if is_sure && format.confirmed.is_some_and(|least| format.count >= least) {
             Confidence::Confirmed
         } else if format.count >= format.likely {

@@ -111,7 +111,7 @@ impl Resync {
             if self.tentative.iter().flatten().any(|known| known.next == next) {
                 continue;
             }
-            let Some(place) = self.tentative.iter_mut().find(|place| place.is_none()) else { return None };
+            let place = self.tentative.iter_mut().find(|place| place.is_none())?;
             match follow(Tentative { next, head, heads: 1 }, sequence, payload, length) {
                 Ok(left) => *place = left,
                 Err(proven) => return Some(proven),

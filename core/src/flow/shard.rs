@@ -310,8 +310,13 @@ impl Shard {
         self.attempts.clear();
     }
 
-    /// A packet of one of this shard's flows; `payload` is what was captured of it.
-    pub fn packet(&mut self, routed: &Routed, payload: &[u8]) {
+    /// The slot of a packet's flow now, a hint for [`Self::packet`].
+    pub fn find(&self, routed: &Routed) -> Option<u32> {
+        self.table.find(routed.hash, &routed.key)
+    }
+
+    /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow was.
+    pub fn packet(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
         if self.recent.has_seen(routed, payload) {
             self.counters.duplicates[0] += 1;
             if self.limits.remove_duplicates {
@@ -321,7 +326,7 @@ impl Shard {
         }
         match routed.packet.fragment {
             None => {
-                let slot = self.slot(routed);
+                let slot = self.slot(routed, hint);
                 let first_of_direction = self.count(slot, routed, 1, u64::from(routed.packet.ip_length));
                 self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
             }
@@ -332,7 +337,7 @@ impl Shard {
 
     /// The first fragment of a datagram: the packet of its flow.
     fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
-        let slot = self.slot(routed);
+        let slot = self.slot(routed, None);
         let packet = &routed.packet;
         let hold = (packet.transport == Transport::Udp && fingerprint::needs_all(&flow_packet(routed, payload, 0)))
             .then_some((UDP_HEADER, payload));
@@ -473,8 +478,9 @@ impl Shard {
     }
 
     /// The slot of a packet's flow, which begins where there is none.
-    fn slot(&mut self, routed: &Routed) -> u32 {
-        if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+    fn slot(&mut self, routed: &Routed, hint: Option<u32>) -> u32 {
+        let hint = hint.filter(|&slot| self.table.is_at(slot, &routed.key));
+        if let Some(slot) = hint.or_else(|| self.table.find(routed.hash, &routed.key)) {
             let flow = self.table.flow(slot);
             let reopened =
                 flow.closed() && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;

@@ -205,6 +205,11 @@ impl Table {
         self.index.find(hash, |&slot| self.flows[slot as usize].key == *key).copied()
     }
 
+    /// Whether the flow of a key is in this slot.
+    pub fn is_at(&self, slot: u32, key: &FlowKey) -> bool {
+        self.flows.get(slot as usize).is_some_and(|flow| flow.first_number != 0 && flow.key == *key)
+    }
+
     /// The flow in a slot.
     pub fn flow(&self, slot: u32) -> &Flow {
         &self.flows[slot as usize]

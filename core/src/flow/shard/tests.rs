@@ -68,7 +68,7 @@ impl Bench {
         let pair = key.pair_hash(0);
         let (number, now) = (self.number, self.now);
         let routed = Routed { packet, key, hash: key.hash(pair), pair, from_low, number, time: now, now };
-        self.shard.packet(&routed, payload);
+        self.shard.packet(&routed, payload, None);
     }
 
     fn udp(&mut self, from: End, to: End, payload: &[u8]) {
