@@ -206,21 +206,26 @@ struct Answer {
 
 /// The shards of one worker: of 64, those whose number leaves `worker` when divided by the number of workers.
 struct Owner {
-    worker: usize,
-    workers: usize,
     /// In the order of their numbers.
     shards: Vec<Shard>,
+    /// Of each number, its place among these, if it is one of them.
+    places: [Option<u8>; SHARDS],
 }
 
 impl Owner {
     fn new(worker: usize, workers: usize, limits: &Limits) -> Self {
         let numbers = (worker..SHARDS).step_by(workers);
-        Self { worker, workers, shards: numbers.map(|number| Shard::new(number, limits.clone())).collect() }
+        let mut places = [None; SHARDS];
+        for (place, number) in numbers.clone().enumerate() {
+            places[number] = Some(place as u8);
+        }
+        Self { shards: numbers.map(|number| Shard::new(number, limits.clone())).collect(), places }
     }
 
     /// The shard of a number, if it is one of these.
     fn shard(&mut self, number: usize) -> Option<&mut Shard> {
-        (number % self.workers == self.worker).then(|| self.shards.get_mut(number / self.workers)).flatten()
+        let place = self.places[number % SHARDS]?;
+        self.shards.get_mut(usize::from(place))
     }
 
     /// What a batch is for these shards, in order.

@@ -1,7 +1,8 @@
-//! Ethernet II (and 802.3, which carries no IP that we read).
+//! Ethernet II, and 802.3 with SNAP (RFC 1042).
 //!
 //! ```text
 //! | destination (6) | source (6) | EtherType (2) | ...
+//! | destination (6) | source (6) | length (2) | aa aa 03 | 00 00 00 | EtherType (2) | ...
 //! ```
 
 use super::{Cursor, DecodeError, Decoded, EncapLayer, Layer, Next, NoFlow, Packet};
@@ -13,9 +14,14 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
     let header = cursor.take::<14>(Layer::Ethernet)?;
     packet.path.push(EncapLayer::Ethernet);
     let kind = u16::from_be_bytes([header[12], header[13]]);
-    Ok(if kind < SMALLEST_ETHERTYPE {
-        Next::Done(Decoded::NoFlow(NoFlow::OtherEthertype))
-    } else {
-        Next::Ethertype(kind)
+    if kind >= SMALLEST_ETHERTYPE {
+        return Ok(Next::Ethertype(kind));
+    }
+    Ok(match cursor.peek::<8>(Layer::Ethernet) {
+        Ok(&[0xaa, 0xaa, 3, 0, 0, 0, high, low]) => {
+            cursor.skip(8);
+            Next::Ethertype(u16::from_be_bytes([high, low]))
+        }
+        _ => Next::Done(Decoded::NoFlow(NoFlow::OtherEthertype)),
     })
 }

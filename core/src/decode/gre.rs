@@ -16,6 +16,7 @@ const ACKNOWLEDGMENT: u16 = 0x0080;
 
 const ERSPAN: u16 = 0x88be;
 const ERSPAN_TYPE_3: u16 = 0x22eb;
+const WCCP: u16 = 0x883e;
 
 /// Whether the header at the cursor is followed by a mirrored frame.
 pub(super) fn carries_erspan(cursor: &Cursor<'_>) -> bool {
@@ -49,6 +50,14 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
         0x6558 => Ok(Next::Ethernet),
         ERSPAN => erspan::decode(cursor, packet, flags & SEQUENCE != 0),
         ERSPAN_TYPE_3 => erspan::decode_type_3(cursor, packet),
+        // WCCP redirects IP, behind a header of four bytes (draft-mclaggan-wccp-v2rev1, 4.12) or, in its first version, at
+        // once: the header's first nibble is no version of IP.
+        WCCP => {
+            if !matches!(cursor.peek::<1>(Layer::Gre)?[0] >> 4, 4 | 6) {
+                cursor.skip(4);
+            }
+            Ok(Next::Ip)
+        }
         // A keepalive has protocol 0.
         0 => Ok(Next::Done(Decoded::NoFlow(NoFlow::OtherIpProtocol))),
         kind => Ok(Next::Ethertype(kind)),

@@ -23,6 +23,7 @@ mod peel;
 mod ppp;
 mod pppoe;
 mod raw;
+mod tags;
 mod tcp;
 mod udp;
 mod vlan;
@@ -92,8 +93,12 @@ layers! {
     Ethernet = "ethernet",
     /// IEEE 802.1Q tag.
     Dot1q = "802.1q",
-    /// IEEE 802.1ad service tag, and its older EtherTypes 0x9100 and 0x9200.
+    /// IEEE 802.1ad service tag, and its older EtherTypes 0x9100, 0x9200 and 0x9300.
     Dot1ad = "802.1ad",
+    /// A tag that is no VLAN: VN-Tag, E-TAG, R-TAG.
+    Tag = "tag",
+    /// A provider backbone's I-TAG (802.1ah).
+    Pbb = "pbb",
     /// IP at once, as in link types 12, 14, 101, 228 and 229.
     Raw = "raw",
     /// BSD null or loop.
@@ -369,7 +374,8 @@ fn follow(
             Next::Ethernet => ethernet::decode(cursor, packet)?,
             Next::Ethertype(kind) => match kind {
                 0x0800 | 0x86dd => Next::Ip,
-                0x8100 | 0x88a8 | 0x9100 | 0x9200 => vlan::decode(cursor, packet, kind)?,
+                0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => vlan::decode(cursor, packet, kind)?,
+                tags::VN_TAG | tags::E_TAG | tags::R_TAG | tags::I_TAG => tags::decode(cursor, packet, kind)?,
                 0x8847 | 0x8848 => Next::Mpls,
                 0x8864 => pppoe::decode(cursor, packet)?,
                 0x0806 | 0x8035 => Next::Done(Decoded::NoFlow(NoFlow::Arp)),
@@ -445,7 +451,7 @@ fn tunnel_in_ip(
     Some(decoded)
 }
 
-/// GTP-U, VXLAN, Geneve, each on its port and by its header: a port alone says nothing. `None` when there is none,
+/// GTP-U, VXLAN, Geneve, GRE, MPLS, each on its port and by its header: a port alone says nothing. `None` when there is none,
 /// or when what is inside does not decode: then the packet is the datagram's.
 fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: usize) -> Option<Decoded> {
     let on_port = |port| packet.source_port == port || packet.destination_port == port;
@@ -455,6 +461,9 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: u
         () if packet.destination_port == 4789 || packet.destination_port == 8472 => vxlan::decode,
         () if packet.destination_port == 4790 => vxlan::decode_gpe,
         () if packet.destination_port == 6081 => geneve::decode,
+        // RFC 8086 and RFC 7510.
+        () if packet.destination_port == 4754 => gre::decode,
+        () if packet.destination_port == 6635 => mpls_at_once,
         () => return None,
     };
     if !peel.opens(packet) {
@@ -466,6 +475,10 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: u
     let decoded = follow(&mut inner, &mut found, next, peel, depth).ok()?;
     *packet = found;
     Some(decoded)
+}
+
+fn mpls_at_once(_: &mut Cursor<'_>, _: &mut Packet) -> Result<Next, DecodeError> {
+    Ok(Next::Mpls)
 }
 
 /// Whether frames of this link type can be decoded.

@@ -6,7 +6,8 @@
 //!
 //! No field says what follows. Labels 0 and 2 do; otherwise a first nibble of 4 or 6 is a guess, since a pseudowire
 //! without control word may begin with a MAC address like that (RFC 8469): an IP header is believed when its lengths
-//! and its checksum hold, and else the frame is Ethernet. A first nibble of 0 is a control word before Ethernet.
+//! and its checksum hold, and else the frame is Ethernet. A first nibble of 0 is a control word before Ethernet, or
+//! Ethernet at once to a MAC address like that, as most are: what stands where the EtherType would be decides.
 
 use super::{Cause, Cursor, DecodeError, Decoded, EncapLayer, Layer, MAX_DEPTH, Next, NoFlow, Packet};
 
@@ -27,7 +28,7 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
         return Ok(match cursor.peek::<1>(Layer::Mpls)?[0] >> 4 {
             4 if is_ipv4(cursor) => Next::Ip,
             6 if is_ipv6(cursor) => Next::Ip,
-            0 => {
+            0 if carries_ethernet(cursor, 4) || !carries_ethernet(cursor, 0) => {
                 cursor.skip(4);
                 Next::Ethernet
             }
@@ -37,6 +38,17 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
         });
     }
     Err(cursor.error(Layer::Mpls, Cause::Malformed))
+}
+
+/// Whether an Ethernet header may stand so many bytes on: its EtherType is one that goes with what follows.
+fn carries_ethernet(cursor: &Cursor<'_>, ahead: usize) -> bool {
+    let header = cursor.bytes.get(cursor.offset + ahead..).and_then(|rest| rest.first_chunk::<15>());
+    header.is_some_and(|header| match u16::from_be_bytes([header[12], header[13]]) {
+        0x0800 => header[14] >> 4 == 4,
+        0x86dd => header[14] >> 4 == 6,
+        0x0806 | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8863 | 0x8864 => true,
+        _ => false,
+    })
 }
 
 fn is_ipv4(cursor: &Cursor<'_>) -> bool {

@@ -2,6 +2,7 @@
 //! What real captures decode to is compared with dpkt in `tests/test_decode_oracle.py`.
 
 use super::*;
+use crate::fingerprint::testing::hex;
 
 /// Ethernet, IPv4, UDP 40440 > 51820, eight payload bytes.
 fn frame() -> Vec<u8> {
@@ -138,5 +139,66 @@ proptest::proptest! {
             proptest::prop_assert!(packet.payload_captured == 0 || end <= bytes.len());
             proptest::prop_assert!(packet.payload_captured <= packet.payload_length);
         }
+    }
+}
+
+/// Plain frames behind the headers that are given in hexadecimal, each with its path.
+#[test]
+fn rarer_headers_lead_to_the_same_packet() {
+    let plain = frame();
+    let (addresses, ip) = (&plain[..12], &plain[14..]);
+    let udp = |port: u16, inner: &[u8]| {
+        let mut outer = hex("4500 0000 0000 0000 4011 0000 c0000201 c0000202 c000");
+        outer.extend(port.to_be_bytes());
+        outer.extend((8 + inner.len() as u16).to_be_bytes());
+        outer.extend([0, 0]);
+        outer.extend(inner);
+        let total = outer.len() as u16;
+        outer[2..4].copy_from_slice(&total.to_be_bytes());
+        outer
+    };
+    let gre = |head: &str| {
+        let inner = [&hex(head), ip].concat();
+        let mut outer = hex("4500 0000 0000 0000 402f 0000 c0000201 c0000202");
+        outer.extend(inner);
+        let total = outer.len() as u16;
+        outer[2..4].copy_from_slice(&total.to_be_bytes());
+        [addresses, &[8, 0], &outer].concat()
+    };
+    let label = hex("0001f140");
+    for (link, bytes, path) in [
+        (1, [addresses, &hex("0030 aaaa03 000000 0800"), ip].concat(), "ethernet"),
+        (1, [addresses, &hex("9300 0007 0800"), ip].concat(), "ethernet 802.1ad"),
+        (1, [addresses, &hex("8926 80010002 0800"), ip].concat(), "ethernet tag"),
+        (1, [addresses, &hex("893f 000100020003 0800"), ip].concat(), "ethernet tag"),
+        (1, [addresses, &hex("f1c1 00000007 0800"), ip].concat(), "ethernet tag"),
+        (1, [addresses, &hex("88e7 00012345"), &plain].concat(), "ethernet pbb ethernet"),
+        (1, [addresses, &[8, 0], &udp(4754, &[&hex("00000800"), ip].concat())].concat(), "ethernet ipv4 gre"),
+        (1, [addresses, &[8, 0], &udp(6635, &[&hex("00000140"), ip].concat())].concat(), "ethernet ipv4 mpls"),
+        (
+            1,
+            [addresses, &[8, 0], &udp(4790, &[&hex("0800000000000700"), &plain[..]].concat())].concat(),
+            "ethernet ipv4 vxlan ethernet",
+        ),
+        (1, gre("0000883e 00000001"), "ethernet ipv4 gre"),
+        (1, gre("0000883e"), "ethernet ipv4 gre"),
+        (1, gre("40000800 00000000 00010004 01020304 00000000"), "ethernet ipv4 gre"),
+        (104, [&hex("0f00 0800"), ip].concat(), "c_hdlc"),
+        (166, [&hex("0103 0021"), ip].concat(), "ppp"),
+        (204, [&hex("01 ff03 0021"), ip].concat(), "ppp"),
+        // A pseudowire with a control word, and one without to an address that looks like one.
+        (1, [addresses, &hex("8847"), &label, &hex("00000000"), &plain].concat(), "ethernet mpls ethernet"),
+        (
+            1,
+            [addresses, &hex("8847"), &label, &hex("001b21020304 020000000002 0800"), ip].concat(),
+            "ethernet mpls ethernet",
+        ),
+    ] {
+        let (result, packet) = decoded(&bytes, bytes.len() as u32, link);
+        assert_eq!(result, Ok(Decoded::Flow), "{path}");
+        let layers: Vec<_> = packet.path.layers().map(EncapLayer::name).collect();
+        assert_eq!(layers.join(" "), path);
+        let start = packet.payload_offset as usize;
+        assert_eq!(&bytes[start..start + packet.payload_captured as usize], &plain[42..], "{path}");
     }
 }

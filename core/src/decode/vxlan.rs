@@ -21,10 +21,15 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
 
 pub(super) fn decode_gpe(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
     let header = cursor.take::<8>(Layer::Tunnel)?;
-    if header[0] & 0x30 != 0 || header[0] & NEXT_PROTOCOL_PRESENT == 0 {
+    // The version is zero.
+    if header[0] & 0x30 != 0 {
         return Err(cursor.error(Layer::Tunnel, Cause::Malformed));
     }
     packet.path.push(EncapLayer::Vxlan);
+    if header[0] & NEXT_PROTOCOL_PRESENT == 0 {
+        // Then it is VXLAN as it was (draft-ietf-nvo3-vxlan-gpe, 3.1).
+        return Ok(Next::Ethernet);
+    }
     match header[3] {
         1 | 2 => Ok(Next::Ip),
         3 => Ok(Next::Ethernet),

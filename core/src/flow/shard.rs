@@ -17,6 +17,8 @@ use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairF
 /// Logical shards.
 pub const SHARDS: usize = 64;
 const SECOND: i64 = 1_000_000_000;
+/// No flow that is not closed ends sooner.
+const SHORTEST_TIMEOUT: i64 = 60 * SECOND;
 const UDP_HEADER: usize = 8;
 /// TCP payloads of a direction in which a fingerprint is looked for.
 const SEGMENTS_LOOKED_AT: u8 = 16;
@@ -426,9 +428,15 @@ impl Shard {
         let packet = &routed.packet;
         let flow = self.table.flow_mut(slot);
         let own = direction(flow, routed);
-        let stream_start = note_segment(flow, packet, payload, own);
-        if let Track::Datagrams(runs) = &mut flow.track
-            && packet.transport == Transport::Udp
+        let mut stream_start = false;
+        if packet.transport == Transport::Tcp {
+            stream_start = note_segment(flow, packet, payload, own);
+            // Most segments are of streams that have shown what they are, or have nothing to show.
+            if flow.tracked.is_none() && (packet.payload_length == 0 || !worth_a_look(&flow.track, own)) {
+                return self.close_if_ended(slot, routed.now);
+            }
+        } else if packet.transport == Transport::Udp
+            && let Track::Datagrams(runs) = &mut flow.track
         {
             runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
         }
@@ -446,7 +454,7 @@ impl Shard {
         }
         let looked_at = FlowPacket { runs: flow.track.runs(), ..looked_at };
         if flow.tracked.is_none() {
-            if !worth_a_look(&flow.track, own) || !fingerprint::screen(&looked_at) {
+            if !fingerprint::screen(&looked_at) {
                 if is_l2tp_opening(&looked_at) {
                     self.counters.clear_l2tp += 1;
                 }
@@ -482,6 +490,9 @@ impl Shard {
         let hint = hint.filter(|&slot| self.table.is_at(slot, &routed.key));
         if let Some(slot) = hint.or_else(|| self.table.find(routed.hash, &routed.key)) {
             let flow = self.table.flow(slot);
+            if flow.closing == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
+                return slot;
+            }
             let reopened =
                 flow.closed() && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
             if routed.now <= deadline(flow) && !reopened {
@@ -680,7 +691,7 @@ impl Shard {
     /// Closed streams linger for a moment, for what is still on its way.
     fn close_if_ended(&mut self, slot: u32, now: i64) {
         let flow = self.table.flow(slot);
-        if flow.closed() && flow.seen == now && flow.closing & 8 == 0 {
+        if flow.closing != 0 && flow.closed() && flow.seen == now && flow.closing & 8 == 0 {
             let first_deadline = deadline(flow);
             self.table.flow_mut(slot).closing |= 8;
             self.table.reschedule(slot, first_deadline);
@@ -745,7 +756,7 @@ fn deadline(flow: &Flow) -> i64 {
         10
     } else {
         match (flow.pool, flow.tracked.as_ref().and_then(|tracked| tracked.reported)) {
-            (Pool::Undecided, _) | (_, None) => 60,
+            (Pool::Undecided, _) | (_, None) => SHORTEST_TIMEOUT / SECOND,
             (_, Some((Protocol::Ipsec, _))) => 3600,
             _ if flow.key.transport == Transport::Tcp => 1800,
             _ => 600,
@@ -783,9 +794,6 @@ fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket
 /// TCP: notes openings and closings; whether this payload is the first of its direction.
 fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) -> bool {
     let Track::Stream(segments) = &mut flow.track else { return false };
-    if segments.looked[own] < PROXY_SEGMENTS && is_http_connect(payload) {
-        segments.via_proxy = true;
-    }
     let flags = packet.tcp_flags;
     if flags & tcp_flags::SYN != 0 {
         // Data may come with the SYN (RFC 7413), and begins behind it.
@@ -798,6 +806,9 @@ fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) ->
         flow.closing |= 4;
     }
     if packet.payload_length > 0 {
+        if segments.looked[own] < PROXY_SEGMENTS && is_http_connect(payload) {
+            segments.via_proxy = true;
+        }
         segments.looked[own] = segments.looked[own].saturating_add(1);
     }
     flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
