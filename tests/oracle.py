@@ -211,7 +211,9 @@ def read_pcap(data: bytes) -> Iterator[Frame]:
             raise CutCapture
         number += 1
         time_ns = header.tv_sec * 1_000_000_000 + header.tv_usec * scale
-        yield Frame(number, time_ns, file_header.linktype, header.len, data[offset : offset + header.caplen])
+        # Above 16 bits stands the length of a frame check sequence (draft-ietf-opsawg-pcap, 4).
+        linktype = file_header.linktype & 0xFFFF
+        yield Frame(number, time_ns, linktype, header.len, data[offset : offset + header.caplen])
         offset += header.caplen
 
 
@@ -473,7 +475,10 @@ def geneve(frame: Frame, rest: Bytes) -> Fate:
 def network_layer(frame: Frame, rest: Bytes) -> Fate:
     """An IP packet: a flow's, or a tunnel's and then that of what is inside, where that can be read."""
     datagram = None
-    if rest.integer(0, 1) >> 4 == 4:
+    version = rest.integer(0, 1) >> 4
+    if version not in (4, 6):
+        raise dpkt.UnpackError("IP version")
+    if version == 4:
         ip = dpkt.ip.IP(rest.data)
         header, total, protocol, payload = ip.hl * 4, ip.len or rest.length, ip.p, ip.data
         if ip.mf or ip.offset:

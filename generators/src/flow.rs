@@ -148,13 +148,7 @@ impl Flow {
 
     /// Generates one flow and says what the classifier made of it, and how many datagrams or segments it had. `broken`
     /// names the field that a near miss breaks.
-    pub fn run(
-        &mut self,
-        random: Random,
-        broken: &'static str,
-        form: Form,
-        generate: fn(&mut Self),
-    ) -> (Verdict, u64) {
+    pub fn run(&mut self, random: Random, broken: &'static str, form: Form, generate: fn(&mut Self)) -> (Verdict, u64) {
         if self.flows.is_multiple_of(FLOWS_OF_A_TABLE) {
             self.shard.begin(u64::from(self.flows));
         }
@@ -453,7 +447,7 @@ impl Flow {
             time: self.time,
             now: self.time,
         };
-        self.shard.packet(&routed, payload);
+        self.shard.packet(&routed, payload, None);
         if let Some(recorded) = &mut self.recorded {
             recorded.push(Sent {
                 time: self.time - self.beginning,
@@ -468,8 +462,7 @@ impl Flow {
 }
 
 /// What may stand where `IKETCP` does.
-const NO_STREAM_PREFIXES: [[u8; 6]; 6] =
-    [*b"IKEUDP", *b"iketcp", *b"IKETCQ", *b"IKE\0\0\0", *b"PCTEKI", [0; 6]];
+const NO_STREAM_PREFIXES: [[u8; 6]; 6] = [*b"IKEUDP", *b"iketcp", *b"IKETCQ", *b"IKE\0\0\0", *b"PCTEKI", [0; 6]];
 
 /// A protocol's place in [`Verdict`].
 pub fn place(protocol: Protocol) -> usize {

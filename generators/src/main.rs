@@ -12,7 +12,7 @@ use vpn_classifier_generators::measure::{Count, Generator, Kind, generators, mea
 
 const USAGE: &str = "usage: generators [--datagrams N] [--seed S] [--only NAME] [--threads N]
 
-  --datagrams N   datagrams in all, as 1000000 or 1e9 (1e6)
+  --datagrams N   datagrams and segments of streams in all, as 1000000 or 1e9 (1e6)
   --seed S        from which everything is drawn (1)
   --only NAME     generators whose name contains this
   --threads N     threads (as many as there are processors)";

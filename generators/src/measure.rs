@@ -147,6 +147,11 @@ impl Generator {
         }
     }
 
+    /// Whether its flows are streams.
+    pub fn is_stream(&self) -> bool {
+        self.form != Form::Datagrams
+    }
+
     /// The level that counts: of a control its own protocol's, of the others any that is not the truth.
     fn level(&self, verdict: &Verdict) -> Option<(Confidence, usize)> {
         Protocol::ALL

@@ -32,7 +32,9 @@ fn every_field_is_broken() {
         let differing = (0..40)
             .filter(|&number| generator.again(SEED, (0, number)).1 != generator.unbroken(SEED, (0, number)))
             .count();
-        assert!(differing >= 36, "{}, {}: {differing} of 40 flows differ", generator.name, generator.differs);
+        // A tap may not see the part of a stream that differs.
+        let least = if generator.is_stream() { 16 } else { 36 };
+        assert!(differing >= least, "{}, {}: {differing} of 40 flows differ", generator.name, generator.differs);
     }
 }
 
@@ -52,10 +54,14 @@ fn every_kind_of_evidence_is_in_some_positive_control() {
 }
 
 #[test]
-fn flows_have_from_1_to_64_datagrams_or_as_many_as_a_rule_needs() {
+fn flows_have_from_1_to_64_datagrams_or_as_many_as_a_rule_needs_and_streams_some_hundreds_of_segments() {
     for generator in generators() {
         for number in 0..20 {
             let (_, sent) = generator.again(SEED, (0, number));
+            if generator.is_stream() {
+                assert!(sent.len() <= 2 + 256, "{}: {}", generator.name, sent.len());
+                continue;
+            }
             let most = if generator.name == "ipsec.esp_in_udp_off_port" { 90 } else { 64 * 8 };
             assert!((1..=most).contains(&sent.len()), "{}: {}", generator.name, sent.len());
             assert!(sent.iter().all(|packet| packet.payload.len() <= 1_472), "{}", generator.name);
