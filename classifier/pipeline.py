@@ -49,7 +49,7 @@ from classifier.register import Register
 
 _MAX_ENTRIES = 16
 _MAX_SAID = 65_536
-_RUNS_NS = 60 * NANOSECONDS  # so long after its last packet, a flow may be over
+RUNS_NS = 60 * NANOSECONDS  # so long after its last packet, a flow may be over
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -144,6 +144,10 @@ class _Request:
     policy: Policy | None = None
     faults: Sequence[str] = ()
     """Why nothing new could be loaded."""
+    judging: tuple[Register | None, Policy | None] = (None, None)
+    """What would be in force together, when this was asked for."""
+    instants: Sequence[int] = ()
+    """The dates of these two."""
 
 
 class Replay:
@@ -173,7 +177,7 @@ class Replay:
             peel=self._settings.peel,
             subscribers=_subscribers(policy),
         )
-        self._review_dates()
+        self._engine.review_at(self._instants(register, policy))
         self._links: dict[tuple[int, str, bool], int] = {}
         self._bytes = 0
         self._stopping = False
@@ -191,9 +195,11 @@ class Replay:
     def reload(self, register: Register | None = None, policy: Policy | None = None) -> None:
         """Judge by these from the next poll on, running flows too; None keeps what is in force.
 
-        Safe in a signal handler and from another thread; the same goes for `refuse`.
+        Safe in a signal handler and from another thread; the same goes for `refuse`. What takes long is done
+        here, not between two polls.
         """
-        self._requests.append(_Request(register, policy))
+        judging = register or self._register, policy or self._policy
+        self._requests.append(_Request(register, policy, judging=judging, instants=self._instants(*judging)))
 
     def refuse(self, faults: Sequence[str]) -> None:
         """Say in an event that a register or policy could not be loaded; what is in force stays so."""
@@ -298,39 +304,52 @@ class Replay:
         """What was asked for since the last poll, in order."""
         while self._requests:
             request = self._requests.popleft()
-            self._refused += bool(request.faults)
             was: Before = {
                 "register_serial": None if self._register is None else self._register.serial,
                 "policy_hash": "" if self._policy is None else self._policy.sha256,
             }
-            if not request.faults:
-                self._register = request.register or self._register
-                self._policy = request.policy or self._policy
-                reporter.adopt(self._register, self._policy)
-                self._loaded += 1
-                if self._policy is not None:
-                    milestones = self._policy.packet_milestones, self._policy.duration_milestones_s
-                    self._engine.set_milestones(*milestones)
-                    self._engine.set_subscribers(_subscribers(self._policy))
-                self._review_dates()
-                self._engine.review()
+            faults = request.faults or self._adopt(request, reporter)
+            self._loaded += not faults
+            self._refused += bool(faults)
             yield (
                 register_event(
                     time_ns,
                     self._settings.sensor,
-                    "refused" if request.faults else "loaded",
+                    "refused" if faults else "loaded",
                     None if self._register is None else _register_item(self._register),
                     "" if self._policy is None else self._policy.sha256,
                     was,
-                    request.faults,
+                    faults,
                 ),
                 time_ns,
             )
 
-    def _review_dates(self) -> None:
-        """Have running flows judged again whenever an answer may change by itself."""
-        if self._policy is not None and self._settings.as_of_ns is None:
-            self._engine.review_at(self._policy.instants(self._register))
+    def _adopt(self, request: _Request, reporter: _Reporter) -> Sequence[str]:
+        """Judge by what is asked for; what the engine says against it, and then all is as it was."""
+        judging = request.register or self._register, request.policy or self._policy
+        known, policy = judging
+        if policy is not None:
+            try:
+                self._engine.set_milestones(policy.packet_milestones, policy.duration_milestones_s)
+                self._engine.set_subscribers(_subscribers(policy))
+            except ValueError as error:
+                return (f"the policy: {error}",)
+        self._register, self._policy = known, policy
+        reporter.adopt(known, policy)
+        # Something else may have been adopted since this was asked for.
+        self._engine.review_at(
+            request.instants
+            if known is request.judging[0] and policy is request.judging[1]
+            else self._instants(known, policy)
+        )
+        self._engine.review()
+        return ()
+
+    def _instants(self, register: Register | None, policy: Policy | None) -> Sequence[int]:
+        """When running flows are to be judged again since an answer may change by itself."""
+        if policy is None or self._settings.as_of_ns is not None:
+            return ()
+        return policy.instants(register)
 
 
 def _register_item(register: Register) -> RegisterItem:
@@ -533,7 +552,7 @@ class _Reporter:
 
         A date may have passed since then. None where packets go on.
         """
-        if self._as_of_ns is not None or row.end_ns >= row.time_ns - _RUNS_NS:
+        if self._as_of_ns is not None or row.end_ns >= row.time_ns - RUNS_NS:
             return None
         return self._policy.judge(row, self._register, row.end_ns, self._first_seen.since)
 

@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 from typing import Protocol as Structural
@@ -253,6 +254,8 @@ NO_REGISTER_RULE: Final = "no-register"
 DEFAULT_RULE: Final = "default"
 # Link-local, multicast and loopback (RFC 6890; RFC 4291, 2.4).
 SCOPE_LOCAL_PREFIXES: Final = ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
+TRIAL: Final = "trial"
+WAITING: Final = "waiting"
 ALWAYS: Final = (-(1 << 63), 1 << 63)
 REMEMBERED: Final = 65_536
 """Most that is remembered of the entries of prefixes; then it begins anew."""
@@ -331,6 +334,7 @@ class _Remembered(NamedTuple):
     """What is known of a tuple of covering entries from one instant until another."""
 
     entries: tuple[Entry, ...]
+    """Held, so that no other tuple can have their id."""
     from_ns: int
     until_ns: int
     standings: tuple[Standing, ...]
@@ -364,8 +368,11 @@ class Judgement(NamedTuple):
     looked_up: Verdict
     """The verdict before the register's own limits."""
     held_back: str
-    """Why a rule that flags gave `observe`; empty when it did not."""
+    """Why a rule that flags gave `observe`: "trial", or "waiting" for the next register; else empty."""
+    seen_ns: int
+    """When the case was first seen, as far as that counts."""
     flow: Flow
+    policy: "Policy"
     register: Register | None
     subject_end: _End
     other_end: _End
@@ -378,22 +385,19 @@ class Judgement(NamedTuple):
             return ()
         other = "source" if self.subject == "destination" else "destination"
         decisive = () if self.looked_up is OUT_OF_SCOPE else subject_end.decisive
-        pairs = list(zip(subject_end.entries, subject_end.standings, strict=True))
-        others = zip(other_end.entries, other_end.standings, strict=True)
-        return (
-            *(Match(pairs[place][0], self.subject, pairs[place][1], True) for place in decisive),
-            *(
-                Match(entry, self.subject, standing)
-                for place, (entry, standing) in enumerate(pairs)
-                if place not in decisive
-            ),
-            *(Match(entry, other, standing) for entry, standing in others),
-        )
+        entries, standings = subject_end.entries, subject_end.standings
+        found = [Match(entries[place], self.subject, standings[place], True) for place in decisive]
+        for place, entry in enumerate(entries):
+            if place not in decisive:
+                found.append(Match(entry, self.subject, standings[place]))
+        for entry, standing in zip(other_end.entries, other_end.standings, strict=True):
+            found.append(Match(entry, other, standing))
+        return tuple(found)
 
     @property
     def why(self) -> str:
         """One plain sentence for people, and a second one when a flag is held back."""
-        return _why(self) + self.held_back
+        return _why(self) + _held_back(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,8 +445,11 @@ class Rule:
             self.protocols,
         )
 
-    def holds(self, flow: Flow, subject: str, decisive: Sequence[Entry], at_ns: int, one_way: bool) -> bool:
-        """Whether all others are met, too; a one-way sensor cannot ask for the subject's packets."""
+    def holds(self, flow: Flow, subject: str, end: _End, at_ns: int, one_way: bool) -> bool:
+        """Whether all others are met, too; `end` is what the verdict rests on.
+
+        A one-way sensor cannot ask for the subject's packets.
+        """
         if (
             flow.packets_to_server + flow.packets_to_client < self.min_packets
             or flow.end_ns - flow.start_ns < self.min_duration_ns
@@ -454,9 +461,11 @@ class Rule:
             sent = flow.packets_to_server if subject == "source" else flow.packets_to_client
             if sent < self.min_subject_packets:
                 return False
-        if self.kinds and not any(entry.kind in self.kinds for entry in decisive):
+        if self.kinds and not any(end.entries[place].kind in self.kinds for place in end.decisive):
             return False
-        if self.categories and not any(entry.category in self.categories for entry in decisive):
+        if self.categories and not any(
+            end.entries[place].category in self.categories for place in end.decisive
+        ):
             return False
         return not self.prefixes or any(
             prefix.holds(flow.source) or prefix.holds(flow.destination) for prefix in self.prefixes
@@ -523,13 +532,10 @@ class Policy:
         """Every time at which the answer for some flow may change by itself, ascending."""
         if register is None:
             return ()
-        grace_ns = self.grace_ns
-        found = {instant for entry in register.entries for instant in instants_of(entry, grace_ns)}
+        found = {instant for entry in register.entries for instant in instants_of(entry, self.grace_ns)}
         found.update(instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns) if instant)
-        if self.enforce_from_ns is not None:
-            found.add(self.enforce_from_ns)
-        found.add(self._stale_from_ns(register))
-        return tuple(sorted(found))
+        found.update((self.enforce_from_ns or 0, self._stale_from_ns(register)))
+        return tuple(sorted(instant for instant in found if 0 < instant < ALWAYS[1]))
 
     def judge(
         self, flow: Flow, register: Register | None, at_ns: int, first_seen: FirstSeen | None = None
@@ -543,8 +549,21 @@ class Policy:
             subject = "destination" if direction is INBOUND else "source"
             nothing = _End(NOT_EVALUATED, 0)
             return Judgement(
-                *(NOT_EVALUATED, OBSERVE, NO_REGISTER_RULE, direction, subject, None, self.sha256),
-                *(NOT_EVALUATED, "", flow, None, nothing, nothing),
+                verdict=NOT_EVALUATED,
+                action=OBSERVE,
+                rule=NO_REGISTER_RULE,
+                direction=direction,
+                subject=subject,
+                register_serial=None,
+                policy_hash=self.sha256,
+                looked_up=NOT_EVALUATED,
+                held_back="",
+                seen_ns=flow.start_ns,
+                flow=flow,
+                policy=self,
+                register=None,
+                subject_end=nothing,
+                other_end=nothing,
             )
         # Only here it is known which end is the subscriber.
         sided = direction is OUTBOUND and flow.phase != DATA_ONLY
@@ -568,32 +587,25 @@ class Policy:
         ):
             verdict = INDETERMINATE
         rule_id, action = DEFAULT_RULE, PASS if RANK[verdict] <= WORST_GOOD else OBSERVE
+        grounds = NOTHING if looked_up is OUT_OF_SCOPE else subject_end
         for rule, asks_more in self._rules(verdict, flow, direction):
-            if not asks_more or rule.holds(
-                flow, subject, _decisive(subject_end, looked_up), at_ns, self.one_way
-            ):
+            if not asks_more or rule.holds(flow, subject, grounds, at_ns, self.one_way):
                 rule_id, action = rule.rule_id, rule.action
                 break
-        held_back = ""
+        held_back, seen_ns = "", flow.start_ns
         if verdict is UNREGISTERED and self.unregistered_after is NEXT_REGISTER:
-            seen_ns = flow.start_ns
             if first_seen is not None and flow.phase != ATTEMPT:
                 ends = (flow.source, flow.destination)
                 here, there = ends if subject == "source" else ends[::-1]
                 seen_ns = first_seen(here, there, flow.protocol, flow.start_ns)
-            if action is FLAG and seen_ns >= _issued_ns(register):
-                held_back = (
-                    f"it was first seen on {_time_text(seen_ns)}, and only a register issued after that can "
-                    "show that it has no entry"
-                )
-        if action is FLAG and (self.enforce_from_ns is None or at_ns < self.enforce_from_ns):
-            held_back = "the policy " + (
-                "sets no enforce_from: a trial"
-                if self.enforce_from_ns is None
-                else f"flags nothing before {_time_text(self.enforce_from_ns)}: a trial"
-            )
-        if held_back:
-            action, held_back = OBSERVE, f" Rule {rule_id} would flag it, but {held_back}."
+            if seen_ns >= _issued_ns(register):
+                held_back = WAITING
+        if self.enforce_from_ns is None or at_ns < self.enforce_from_ns:
+            held_back = TRIAL
+        if action is not FLAG:
+            held_back = ""
+        elif held_back:
+            action = OBSERVE
         return Judgement(
             verdict,
             action,
@@ -604,7 +616,9 @@ class Policy:
             self.sha256,
             looked_up,
             held_back,
+            seen_ns,
             flow,
+            self,
             register,
             subject_end,
             other_end,
@@ -644,8 +658,7 @@ class Policy:
         side = None if not sided else SUBSCRIBER if is_source else ENDPOINT
         key = (id(entries), flow.protocol, side)
         known = self._memory.ends.get(key)
-        # The same id may be another tuple's by now.
-        if known is None or known.entries is not entries or not known.from_ns <= at_ns < known.until_ns:
+        if known is None or not known.from_ns <= at_ns < known.until_ns:
             known = self._remember(key, entries, at_ns)
         end = known.end
         if end is None:
@@ -794,12 +807,6 @@ def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list
     return counting
 
 
-def _decisive(end: _End, looked_up: Verdict) -> tuple[Entry, ...]:
-    if looked_up is OUT_OF_SCOPE or not end.decisive:
-        return ()
-    return tuple(end.entries[index] for index in end.decisive)
-
-
 def _issued_ns(register: Register) -> int:
     """When what is renewed from time to time was last issued, the oldest of its sources."""
     renewed = [source.issued_at_ns for source in register.sources if source.next_update_ns is not None]
@@ -812,7 +819,8 @@ def _why(judgement: Judgement) -> str:
         return "No register was given, so nothing was looked up."
     ends = (flow.source, flow.destination)
     address, peer = map(address_text, ends if judgement.subject == "source" else ends[::-1])
-    decisive = _decisive(judgement.subject_end, judgement.looked_up)
+    end = judgement.subject_end
+    decisive = [end.entries[place] for place in end.decisive]
     ids = _listed(entry.entry_id for entry in decisive)
     if verdict is UNREGISTERED:
         either = judgement.direction in (Direction.UNKNOWN, Direction.INTERNAL)
@@ -841,6 +849,22 @@ def _why(judgement: Judgement) -> str:
     return text + (f"; an application was rejected ({_listed(rejected)})." if rejected else ".")
 
 
+def _held_back(judgement: Judgement) -> str:
+    if not judgement.held_back:
+        return ""
+    enforce_from_ns = judgement.policy.enforce_from_ns
+    if judgement.held_back == WAITING:
+        reason = (
+            f"it was first seen on {_time_text(judgement.seen_ns)}, and only a register issued after that "
+            "can show that it has no entry"
+        )
+    elif enforce_from_ns is None:
+        reason = "the policy sets no enforce_from: a trial"
+    else:
+        reason = f"the policy flags nothing before {_time_text(enforce_from_ns)}: a trial"
+    return f" Rule {judgement.rule} would flag it, but {reason}."
+
+
 def _is_missing(entry: Entry) -> bool:
     """It ended since feeds lack it, not by its own date."""
     since_ns = entry.missing_since_ns
@@ -857,4 +881,9 @@ def _listed(ids: Iterable[str]) -> str:
 
 
 def _time_text(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return _second_text(time_ns // NS_PER_S)
+
+
+@lru_cache(maxsize=1024)  # reasons that are given one after the other name the same few times
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from classifier.errors import ConfigError, Fault
 
-__all__ = ["Table", "TomlFile", "instant_ns", "nearest", "zone_of"]
+__all__ = ["Table", "TomlFile", "duration_ns", "instant_ns", "nearest", "zone_of"]
 
 T = TypeVar("T")
 Default = TypeVar("Default")
@@ -66,6 +66,12 @@ def zone_of(value: object) -> tzinfo:
     except (ValueError, OSError, KeyError):  # a bad form; a directory's name; unknown (ZoneInfoNotFoundError)
         pass
     raise ValueError("the IANA name of a time zone, like Asia/Karachi (is the package tzdata installed?)")
+
+
+def duration_ns(value: object) -> int:
+    if isinstance(value, str) and (parts := re.fullmatch(r"(\d{1,6})(s|m|h|d)", value, re.ASCII)):
+        return int(parts.group(1)) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[parts.group(2)] * NS_PER_S
+    raise ValueError('a duration: a whole number with s, m, h or d, like "14d"')
 
 
 class TomlFile:

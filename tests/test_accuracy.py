@@ -238,8 +238,7 @@ def test_manifest_of_the_lab(tmp_path: Path) -> None:
     assert (first.variant, first.situation, first.packets) == ("tls-crypt", "handshake, both ways", 3)
     second = labels["a.pcap", B]
     assert (second.variant, second.situation) == ("tls-auth", "handshake, one way")
-    assert second.needs == "encapsulation gtp-u"
-    assert (labels["c.pcap", TCP].variant, labels["c.pcap", TCP].needs) == ("ike-in-tcp", "IKE in TCP")
+    assert labels["c.pcap", TCP].variant == "ike-in-tcp"
     assert (labels["e.pcap", NATIVE].variant, labels["e.pcap", NATIVE].situation) == (
         "esp",
         "mid-flow, one way",
@@ -264,10 +263,8 @@ def test_labels_of_the_corpus(tmp_path: Path) -> None:
     assert corpus.without_vpn == 1
     assert corpus.origins["f4"] == "o/r x/four.pcap"
     labels = {(item.file, item.key): item for item in corpus.labels}
-    assert labels["f1", A].needs == "encapsulation vlan, vlan, pppoe"
     assert (labels["f2", A].variant, labels["f2", A].situation) == ("data", "mid-flow, one way")
-    assert labels["f2", A].needs == "", "VLAN tags need nothing more"
-    assert (labels["f2", B].variant, labels["f2", B].needs) == ("ikev2", "fragments")
+    assert labels["f2", B].variant == "ikev2"
     everything = gather([Finding("f3", A, "ipsec"), Finding("f1", A, "wireguard"), Finding("f4", A, "ipsec")])
     assert score(corpus, everything).count(None, "likely") == Count(found=1, missed=2, false=1)
 
@@ -285,14 +282,14 @@ def test_why_a_flow_is_missed() -> None:
     made = collection(
         label(A, "openvpn", variant="data", packets=15),
         label(B, "openvpn", variant="data", packets=16),
-        label(TCP, "ipsec", needs="IKE in TCP", packets=1),
+        label(TCP, "ipsec", packets=1),
         label(NATIVE, "ipsec", variant="esp", packets=1),
     )
     reasons = {result.label.key: result.reason for result in score(made, {}).missed("likely")}
     assert reasons == {
         A: "shorter than the evidence model needs (16 packets)",
         B: "other",
-        TCP: "needs *Streams and tunnels*: IKE in TCP",
+        TCP: "other",
         NATIVE: "other",
     }
 

@@ -82,6 +82,19 @@ def test_destinations_are_counted_up_to_a_bound() -> None:
     assert (item["count"], item["destinations"], item["destinations_capped"]) == (4, 2, True)
 
 
+def test_before_a_summary_is_due_there_is_none() -> None:
+    attempts = Attempts(Rate(per_prefix=0, prefixes=2))
+    assert attempts.due_ns > 1 << 62
+    attempts.admit(packed("10.0.0.1"), A, "ipsec", 5)
+    attempts.admit(packed("10.0.1.1"), A, "ipsec", 7)
+    assert attempts.due_ns == 5 + WINDOW_NS
+    assert list(attempts.due(attempts.due_ns - 1)) == []
+    assert len(list(attempts.due(attempts.due_ns))) == 1
+    attempts.admit(packed("10.0.2.1"), A, "ipsec", 8)
+    attempts.admit(packed("10.0.3.1"), A, "ipsec", 9)  # pushes one out, whose summary is due at once
+    assert attempts.due_ns == 0
+
+
 def test_a_prefix_pushed_out_gives_its_summary_early() -> None:
     attempts = Attempts(Rate(per_prefix=0, prefixes=2))
     for third in range(3):

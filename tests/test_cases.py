@@ -1,15 +1,18 @@
-"""First flags of cases: 24 hours of packet time, bounded, the same ids everywhere."""
+"""First flags and first sight of cases: bounded, the same ids everywhere."""
 
 from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier.cases import DAY_NS, Cases, case_id, subject_prefix
+from classifier.cases import DAY_NS, Cases, FirstSeen, case_id, subject_prefix
 
 
 def packed(text: str) -> bytes:
     return ip_address(text).packed
+
+
+A, B = packed("192.0.2.1"), packed("192.0.2.2")
 
 
 def test_first_then_not_until_a_day_has_passed() -> None:
@@ -74,3 +77,25 @@ def test_addresses_of_one_64_are_one_subject() -> None:
     assert len(ids) == 1
     assert case_id(packed("2001:db8:0:1::1"), remote, "ipsec") not in ids
     assert case_id(remote, packed("2001:db8::1"), "ipsec") != case_id(remote, packed("2001:db8::2"), "ipsec")
+
+
+def test_a_case_is_first_seen_when_its_earliest_flow_began() -> None:
+    seen = FirstSeen()
+    assert [seen.since(A, B, "ipsec", start_ns) for start_ns in (7, 5, 9)] == [7, 5, 5]
+    assert seen.since(A, B, "openvpn", 9) == 9
+    assert seen.since(B, A, "ipsec", 9) == 9
+    assert seen.since(packed("2001:db8:1:2::3"), A, "ipsec", 4) == 4
+    assert seen.since(packed("2001:db8:1:2::9"), A, "ipsec", 6) == 4
+    assert seen.since(packed("2001:db8:1:3::3"), A, "ipsec", 6) == 6
+    seen.clear()
+    assert seen.since(A, B, "ipsec", 9) == 9
+    assert seen.evicted == 0
+
+
+def test_the_case_not_met_for_longest_is_forgotten_and_counted() -> None:
+    seen = FirstSeen(limit=2)
+    for remote, start_ns in ((A, 1), (B, 2), (A, 3), (packed("192.0.2.9"), 4)):
+        seen.since(packed("192.0.2.1"), remote, "ipsec", start_ns)
+    assert seen.evicted == 1
+    assert seen.since(packed("192.0.2.1"), A, "ipsec", 9) == 1
+    assert seen.since(packed("192.0.2.1"), B, "ipsec", 9) == 9

@@ -130,10 +130,50 @@ def copy(value: Any) -> Any:
     return [copy(inner) for inner in value] if isinstance(value, list) else value
 
 
+CORRECTION: dict[str, Any] = {
+    "timestamp": TIME,
+    "schema": "1.0",
+    "sensor": "replay",
+    "event_type": "correction",
+    "flow_id": 7,
+    "community_id": "1:AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "pcap_filename": "x.pcap",
+    "src_ip": "192.0.2.1",
+    "src_port": 1,
+    "dest_ip": "192.0.2.2",
+    "dest_port": 2,
+    "correction": {
+        "scope": "flow",
+        "case_id": "0123456789abcdef",
+        "protocol": "wireguard",
+        "flows": 1,
+        "was": {
+            "verdict": "unregistered",
+            "action": "flag",
+            "rule": "no-entry",
+            "subject": "192.0.2.1",
+            "case_id": "0123456789abcdef",
+            "register_serial": 47,
+            "policy_hash": "ab",
+        },
+        "now": {
+            "verdict": "registered",
+            "action": "pass",
+            "rule": "good-entry",
+            "subject": "192.0.2.1",
+            "case_id": "0123456789abcdef",
+            "register_serial": 48,
+            "policy_hash": "ab",
+        },
+        "entries": [],
+        "why": "192.0.2.1 is registered.",
+    },
+    "version": "0.1.0",
+}
 BROKEN: list[Any] = [None, True, -1, 1 << 70, 1.5, "", "nonsense", [], {}, [{}], {"x": 1}]
 
 
-@given(st.sampled_from([STATS, VPN]), st.data())
+@given(st.sampled_from([STATS, VPN, CORRECTION]), st.data())
 def test_faults_agrees_with_a_validator(good: dict[str, Any], data: st.DataObject) -> None:
     event = copy(good)
     *path, last = data.draw(st.sampled_from(list(places(event))))
@@ -188,6 +228,9 @@ TYPES = {
     "attempts": events.AttemptsItem,
     "register_event": events.RegisterEvent,
     "before": events.Before,
+    "correction_event": events.CorrectionEvent,
+    "correction": events.CorrectionItem,
+    "judged": events.Judged,
     "stats_event": events.StatsEvent,
     "stats": events.Stats,
     "register": events.RegisterItem,

@@ -154,6 +154,42 @@ def test_standing_of_an_entry(status: str, since: int, start: int, end: int | No
     assert standing_at(filed, NOW, 14 * DAY) == standing
 
 
+@pytest.mark.parametrize(
+    ("status", "end", "missing", "standing"),
+    [
+        ("approved", None, 1, "approved"),
+        ("approved", None, 0, "in_grace"),
+        ("approved", None, -13, "in_grace"),
+        ("approved", None, -14, "expired"),
+        ("approved", 5, -1, "in_grace"),
+        ("approved", -14, -1, "expired"),
+        ("approved", -1, -14, "expired"),
+        ("pending", None, -1, "in_grace"),
+        ("pending", None, -14, "expired"),
+        ("suspended", None, -1, "expired"),
+        ("rejected", None, -1, "rejected"),
+    ],
+)
+def test_what_complete_feeds_lack_goes_to_grace(
+    status: str, end: int | None, missing: int, standing: str
+) -> None:
+    """Times in days from now."""
+    missed = entry(
+        status=Status(status),
+        valid_until_ns=None if end is None else NOW + end * DAY,
+        missing_since_ns=NOW + missing * DAY,
+    )
+    assert standing_at(missed, NOW, 14 * DAY) == standing
+
+
+def test_a_missing_entry_is_said_to_be_missing() -> None:
+    why = judge(OURS, entry(missing_since_ns=NOW - DAY)).why
+    assert (
+        why
+        == "The registration of 198.51.100.7 is missing from newer feeds and is still in grace (entry R-1)."
+    )
+
+
 # --- one end -----------------------------------------------------------------------------------------
 
 # Entries at the address itself, at its /28 and at its /24; then the verdict of that end.
@@ -279,6 +315,30 @@ def test_sides_of_an_inbound_flow_are_not_told_apart() -> None:
     for side in Side:
         assert judge(OURS, entry(SOURCE, side=side), of=inbound).verdict == "registered"
         assert judge(OURS, entry(DESTINATION, side=side), of=inbound).verdict == "registered"
+
+
+def test_what_is_remembered_holds_for_one_side_protocol_and_time_only() -> None:
+    known = register(entry(side=Side.ENDPOINT, protocols=(Protocol.WIREGUARD,), valid_until_ns=NOW + DAY))
+    asked = [
+        (flow(), NOW, "endpoint_mismatch"),
+        (flow(phase="data_only"), NOW, "registered"),
+        (flow(DESTINATION, SOURCE), NOW, "registered"),
+        (flow(phase="data_only", protocol="ipsec"), NOW, "protocol_mismatch"),
+        (flow(phase="data_only"), NOW + DAY, "expired_in_grace"),
+        (flow(phase="data_only"), NOW + DAY - 1, "registered"),
+    ]
+    for facts, at_ns, verdict in asked * 2 + asked[::-1]:
+        assert OURS.judge(facts, known, at_ns).verdict == verdict
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.policy.REMEMBERED", 3)
+    policy = replace(OURS)
+    known = register(*(entry(f"198.51.100.{number}") for number in range(50)))
+    for number in range(50):
+        assert judge(policy, of=flow(f"198.51.100.{number}")).verdict == "unregistered"
+        assert policy.judge(flow(f"198.51.100.{number}"), known, NOW).verdict == "registered"
+        assert len(policy._memory.ends) <= 3
 
 
 # --- both ends ---------------------------------------------------------------------------------------
@@ -773,6 +833,8 @@ time_zone = "Asia/Karachi"
 enforce_from = 2026-11-01
 grace = "2d"
 stale_after = "90m"
+pending_term = "5d"
+unregistered_after = "next_register"
 [sensor]
 one_way = true
 [networks]
@@ -802,6 +864,7 @@ action = "flag"
 
     assert policy.enforce_from_ns == ns("2026-10-31T19:00:00Z")
     assert (policy.grace_ns, policy.stale_after_ns, policy.one_way) == (2 * DAY, 5_400 * S, True)
+    assert (policy.pending_term_ns, policy.unregistered_after) == (5 * DAY, "next_register")
     assert policy.local == (Prefix.parse("198.51.100.0/24"), Prefix.parse("2001:db8::/32"))
     assert policy.shared == (Prefix.parse("100.64.0.0/10"),)
     assert policy.rules == (
@@ -829,6 +892,7 @@ def test_an_empty_policy_is_a_trial_with_the_defaults(tmp_path: Path) -> None:
     policy = load(tmp_path, "")
     assert (policy.enforce_from_ns, policy.grace_ns, policy.stale_after_ns) == (None, 14 * DAY, DAY)
     assert (policy.local, policy.shared, policy.rules, policy.one_way) == ((), (), (), False)
+    assert (policy.pending_term_ns, policy.unregistered_after) == (3 * DAY, "immediately")
 
 
 RULE = '[[rule]]\nid = "a"\naction = "observe"\n'
@@ -858,6 +922,9 @@ RULE = '[[rule]]\nid = "a"\naction = "observe"\n'
         ('[rule]\nid = "a"\n', 1, "rule", "a table", "each under its own [[rule]]"),
         ("networks = 3\n", 1, "networks", "3", "a table: [networks]"),
         ('grace = "two weeks"\n', 1, "grace", "'two weeks'", "a duration"),
+        ("pending_term = 3\n", 1, "pending_term", "3", "a duration"),
+        ('unregistered_after = "next_registr"\n', 1, "unregistered_after", "", "'next_register'"),
+        ("unregistered_after = true\n", 1, "unregistered_after", "true", "one of immediately, next_register"),
         ('[networks]\nlocal = ["198.51.100.0/33"]\n', 2, "networks.local", "", "'198.51.100.0/33'"),
         ("[sensor]\none_way = 1\n", 2, "sensor.one_way", "1", "true or false"),
         ("grace = \n", 1, None, "", "valid TOML"),
@@ -924,7 +991,9 @@ def test_the_shipped_rules_flag_only_tunnels_that_are_up(
 ) -> None:
     policy = replace(Policy.load(RULES / "policy.toml"), enforce_from_ns=0)
     facts = flow(confidence=confidence, phase=phase, packets_to_server=to_server, packets_to_client=to_client)
-    result = judge(policy, *([named(what)] if what else []), of=facts)
+    # The register was issued after the flow was first seen: nothing is left to wait for.
+    known = replace(register(*([named(what)] if what else [])), issued_at_ns=NOW, sources=())
+    result = policy.judge(facts, known, NOW)
     flagged = (
         what in ("", "expired", "suspended", "revoked")
         and confidence == "confirmed"
@@ -940,6 +1009,9 @@ def test_the_shipped_policy_enforces_before_the_captures_and_names_every_verdict
     captured = datetime(2026, 11, 22, 4, 27, tzinfo=UTC)
     assert policy.enforce_from_ns is not None
     assert policy.enforce_from_ns < captured.timestamp() * S
+    assert policy.unregistered_after == "next_register"
+    issued_ns = Register.load(RULES / "register.csv").issued_at_ns
+    assert captured.timestamp() * S < issued_ns, "else nothing of the demonstration could be flagged"
     assert policy.packet_milestones == (10,)
     assert policy.rules[-1] == Rule(policy.rules[-1].rule_id, Action.OBSERVE)
     assert len(policy.sha256) == 64

@@ -135,10 +135,9 @@ def test_its_make_targets_exist() -> None:
 
 
 def test_its_commands_and_options_exist() -> None:
-    uses = [
-        (line, *use) for line in code() for use in re.findall(rf"{PROGRAM} +([a-z]\w*)((?: [^|;&]*)?)", line)
-    ]
-    known = {command: options(command) for _, command, _ in uses}
+    command_and_rest = rf"{PROGRAM} +((?:register +|policy +)?[a-z]\w*)((?: [^|;&]*)?)"
+    uses = [(line, *use) for line in code() for use in re.findall(command_and_rest, line)]
+    known = {command: options(*command.split()) for _, command, _ in uses}
     assert {"replay", "explain"} <= known.keys()
     for line, command, rest in uses:
         assert set(OPTION.findall(rest)) <= known[command], line

@@ -10,7 +10,7 @@ import pytest
 from classifier.errors import Fault, RegisterError
 from classifier.register import Category, Kind, Prefix, Protocol, Register, Side, Status
 from classifier.register.entry import Endpoint
-from classifier.register.feed import COLUMNS
+from classifier.register.feed_map import COLUMNS
 
 RULES = Path(__file__).parent.parent / "rules"
 MANIFEST = {

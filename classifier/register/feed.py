@@ -4,9 +4,8 @@ A register of our own form (the columns of `COLUMNS`, UTF-8, a manifest beside i
 translates are read by the same code; so `register check` finds what an import would. rules/README.md
 explains every column and key.
 
-One rule a reader would get wrong: a faulty value is repeated in a message only when its form shows that it
-is no more than a prefix, a date or a slip of the pen in a known word. Anything else could be a name or a
-telephone number that got into the wrong column.
+One rule a reader would get wrong: only the fault of a row can be set aside. After any other (a header, text
+that is no CSV, bytes that are no text) nobody knows which rows there are, and the feed is not whole.
 """
 
 import csv
@@ -14,22 +13,23 @@ import hashlib
 import io
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import UTC
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Final, NoReturn, TypeVar
+from typing import IO, Final, TypeVar
 
 from classifier.errors import Fault, RegisterError
-from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
-from classifier.register.feed_map import ANYTHING, COLUMNS, OPTIONAL, WORDS, FeedMap, tidy, tidy_word
-from classifier.register.manifest import read_manifest, source_name
+from classifier.register.cells import Cells
+from classifier.register.entry import Entry, Kind
+from classifier.register.feed_map import ALL_COLUMNS, COLUMNS, OPTIONAL, FeedMap, tidy, tidy_word
+from classifier.register.manifest import read_manifest
 from classifier.register.prefixes import Prefix
 from classifier.register.snapshot import Register
-from classifier.toml_file import instant_ns, nearest
+from classifier.toml_file import nearest
 
-__all__ = ["COLUMNS", "STORE_COLUMNS", "Feed", "read_csv_register", "read_feed"]
+__all__ = ["Feed", "read_csv_register", "read_feed"]
 
 Named = TypeVar("Named", bound=StrEnum)
 
@@ -39,24 +39,9 @@ PERSONAL_COLUMN: Final = re.compile(
     r"cnic|nic|nid|ssn|passport|identity|birth|dob|gender|father|street|postal|imsi|imei)([^a-z]|$)"
     r"|(name|phone|email|cnic|passport|msisdn)$"
 )
-# Ten and more digits, with the separators people use, and no more than a sign around them.
-TELEPHONE_OR_IDENTITY: Final = re.compile(r"\+?(?:[\s().-]*\d){10,}[\s().-]*$")
-OPAQUE_ID: Final = re.compile(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$", re.ASCII)
-LIKE_PREFIX: Final = re.compile(
-    r"\d{1,3}(\.\d{1,3}){2,4}(/[\d.-]{0,8})?(:\d{0,6})?$|[0-9A-Fa-f.\[/]*:[0-9A-Fa-f:./\]]*$"
-)
-LIKE_DATE: Final = re.compile(
-    r"\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3})[-/. ]\d{1,4}([T ][0-9:.]*(Z|[+-][0-9:]*)?)?$"
-)
-SHOWABLE_COLUMN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,31}")
-NOT_SHOWN: Final = "a value that is not shown"
-DATE_EXPECTED: Final = (
-    "a date that exists, like 2026-11-20, or a time with its offset, like 2026-11-20T08:00:00Z"
-)
-# A register that was exported from a store has these as well.
-STORE_COLUMNS: Final = ("source", "missing_since", "reason")
-ALL_COLUMNS: Final = COLUMNS + STORE_COLUMNS
-YEARS: Final = range(1970, 2201)
+# No digits in a row, no address of a person: what a column's name may have, but hardly a value.
+SHOWABLE_COLUMN: Final = re.compile(r"(?!.*\d{5})[^\W\d_][\w .,:()/&'#°-]{0,47}")
+SPREADSHEETS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 MAX_FAULTS: Final = 100_000
 MAX_LINE: Final = 1 << 20  # characters
 MAX_KEPT: Final = 100_000  # converted values of one column
@@ -120,6 +105,10 @@ def read_feed(paths: Sequence[Path], form: FeedMap, *, source: str) -> Feed:
     for path in paths:
         try:
             with path.open("rb") as file:
+                if file.read(4) in SPREADSHEETS:
+                    reader.refuse(Fault(str(path), None, None, "a spreadsheet", "its sheet, saved as CSV"))
+                    continue
+                file.seek(0)
                 digests.append(hashlib.file_digest(file, "sha256"))
                 file.seek(0)
                 reader.read(path, file)
@@ -143,7 +132,6 @@ class _Reader:
     def __init__(self, form: FeedMap, source: str) -> None:
         self._form = form
         self._source = source
-        self._zone: tzinfo = form.zone or UTC
         self._entries: list[Entry] = []
         self._faults: list[Fault] = []
         self._rows = 0
@@ -162,22 +150,7 @@ class _Reader:
         self._read_columns = [
             column for column in (COLUMNS if form.is_tidy else ALL_COLUMNS) if column not in form.constants
         ]
-        self._converters: tuple[Callable[[str], object], ...] = (
-            self._entry_id,
-            self._kind,
-            self._category,
-            self._prefix,
-            self._side,
-            self._endpoints,
-            self._protocols,
-            self._start,
-            self._end,
-            self._status,
-            self._start,
-            self._source_name,
-            self._missing_since,
-            self._reason,
-        )
+        self._cells = Cells(form)
         self._converted: list[dict[str, object]] = [{} for _ in ALL_COLUMNS]
         self._fixed: list[object] = [UNREAD] * len(COLUMNS) + [source, None, None]
         for index, column in enumerate(COLUMNS):
@@ -219,7 +192,8 @@ class _Reader:
         except UnicodeDecodeError:
             self._line = _undecodable_line(file, text.encoding)
             name = "UTF-8" if encoding else self._form.encoding
-            self._refuse(None, f"bytes that are not {name}", f"a file in {name}")
+            more = ", or another `encoding` in the map" if self._form.is_tidy else ""
+            self._refuse(None, f"bytes that are not {name}", f"a file in {name}{more}")
         finally:
             text.detach()
 
@@ -308,9 +282,9 @@ class _Reader:
         if not any(name in wanted for name in names):
             self._refuse(None, "a first line without a known column", self._header_expected())
             return None
-        for name, shown in zip(names, header, strict=True):
+        for number, name in enumerate(names):
             if name not in wanted and not (form.is_tidy and (not name or name in form.ignore)):
-                self._unknown_column(tidy(shown), wanted)
+                self._unknown_column(tidy(header[number]), wanted, f" (column {number + 1})")
         for name in sorted({name for name in names if name in wanted and names.count(name) > 1}):
             self._refuse(name, "the column twice", "each column once")
         places = []
@@ -331,25 +305,23 @@ class _Reader:
             expected = f"a line for {column} in the map: its column under [columns], or [constants]"
         self._refuse(self._names[column], "no such column", expected)
 
-    def _unknown_column(self, name: str, wanted: Mapping[str, str]) -> None:
+    def _unknown_column(self, name: str, wanted: Mapping[str, object], place: str) -> None:
         """A column that neither we nor the map know."""
         is_tidy = self._form.is_tidy
+        shown = name if SHOWABLE_COLUMN.fullmatch(name) else None
         if PERSONAL_COLUMN.search(name.lower()):
-            expected = "a feed without anything about a person"
+            found, expected = "a column that looks personal", "a feed without anything about a person"
             if is_tidy:
                 expected += ", or the column's name in `ignore` of the map"
-            self._refuse(
-                name if SHOWABLE_COLUMN.fullmatch(name) else None, "a column that looks personal", expected
-            )
-        elif not SHOWABLE_COLUMN.fullmatch(name):
+        elif shown is None:
+            found = "a column whose name is not shown"
             expected = "a column that the map knows" if is_tidy else "only " + ", ".join(COLUMNS)
-            self._refuse(None, "a column whose name is not shown", expected)
         else:
-            close = nearest(name, list(wanted))
+            found, close = "an unknown column", nearest(name, list(wanted))
             expected = f"the column {close!r}" if close else "only " + ", ".join(COLUMNS)
             if is_tidy:
                 expected = (f"{expected}, or " if close else "") + "its name in the map: [columns] or ignore"
-            self._refuse(name, "an unknown column", expected)
+        self._refuse(shown, found, expected if shown else expected + place)
 
     def _header_expected(self) -> str:
         names = [self._names[column] for column in COLUMNS if column not in self._form.constants]
@@ -386,16 +358,16 @@ class _Reader:
                 if key not in places:
                     places[key] = wanted.get(tidy_word(key), [])
                     if not places[key] and tidy_word(key) not in form.ignore:
-                        self._unknown_column(key, dict.fromkeys(wanted, ""))
+                        self._unknown_column(key, wanted, "")
                 if not places[key]:
                     continue
                 cell = self._json_text(value)
                 if cell is None:
                     self._row_fault(places[key][0], "neither text nor number", "text, a number or a list")
                 for index in places[key]:
-                    cells[index] = cell or ""
+                    cells[index] = cell
             for index, column in enumerate(ALL_COLUMNS):
-                if cells[index] is None and self._fixed[index] is UNREAD:
+                if self._fixed[index] is UNREAD and not any(index in places[key] for key in row):
                     self._row_fault(index, "no such key", f"{self._names[column]} in every object")
             self._take(cells)
 
@@ -469,9 +441,9 @@ class _Reader:
         """The converted cell; `UNREAD` (and a fault) when it cannot be."""
         stripped = tidy(text) if self._form.is_tidy else text.strip()
         try:
-            value = self._converters[index](stripped)
+            value = self._cells.converters[index](stripped)
         except ValueError as error:
-            self._row_fault(index, self._shown(ALL_COLUMNS[index], stripped), str(error))
+            self._row_fault(index, self._cells.shown(ALL_COLUMNS[index], stripped), str(error))
             return UNREAD
         if index not in (0, 3):
             converted = self._converted[index]
@@ -483,12 +455,11 @@ class _Reader:
     def _constant(self, index: int, text: str | None) -> object:
         """What a column without a cell is in every row."""
         try:
-            return self._converters[index](tidy(text or ""))
+            return self._cells.converters[index](tidy(text or ""))
         except ValueError as error:
             column = COLUMNS[index]
-            self.refuse(
-                Fault("the map", None, f"constants.{column}", self._shown(column, text or ""), str(error))
-            )
+            found = self._cells.shown(column, text or "")
+            self.refuse(Fault("the map", None, f"constants.{column}", found, str(error)))
             return UNREAD
 
     def _compare(self, entry: Entry, first: Entry, first_index: int) -> None:
@@ -527,135 +498,6 @@ class _Reader:
             expected = "a feed that is meant by this map" if self._form.is_tidy else "a register"
             self._faults.append(Fault(self._file, None, None, f"more than {MAX_FAULTS:,} faults", expected))
             raise _TooManyFaultsError
-
-    # -- values
-
-    def _entry_id(self, text: str) -> str:
-        if self._form.is_tidy and text.endswith(".0") and text[:-2].isdigit():
-            text = text[:-2]  # a number, as a spreadsheet writes it
-        if TELEPHONE_OR_IDENTITY.match(text) or not OPAQUE_ID.match(text):
-            raise ValueError(
-                "an opaque id: letters, digits, '.', '_', ':', '/', '-', at least one digit; "
-                "no name, no number of a telephone or an identity card"
-            )
-        return text
-
-    def _prefix(self, text: str) -> Prefix | list[Prefix]:
-        if self._form.is_tidy:
-            text = text.replace(" /", "/").replace("/ ", "/")
-            if self._form.separator in text:
-                parts = [part.strip() for part in text.split(self._form.separator)]
-                return list(dict.fromkeys(Prefix.parse(part) for part in parts if part))
-        return Prefix.parse(text)
-
-    def _word(self, column: str, words: type[Named], text: str) -> Named:
-        known = [str(word) for word in words]
-        if self._form.is_tidy:
-            meant = self._form.values.get(column, {})
-            word = tidy_word(text)
-            ours = word.replace(" ", "_").replace("-", "_")
-            found = meant.get(word) or (ours if ours in known else meant.get(ANYTHING) if text else None)
-            if found is not None:
-                return words(found)
-            known += [word for word in meant if word]
-        try:
-            return words(text)
-        except ValueError:
-            close = nearest(text, known)
-            raise ValueError(f"{close!r}" if close else "one of " + ", ".join(words)) from None
-
-    def _kind(self, text: str) -> Kind:
-        return self._word("kind", Kind, text)
-
-    def _category(self, text: str) -> Category:
-        return self._word("category", Category, text)
-
-    def _side(self, text: str) -> Side:
-        return self._word("side", Side, text) if text or self._means("side") else Side.EITHER
-
-    def _status(self, text: str) -> Status:
-        return self._word("status", Status, text)
-
-    def _protocols(self, text: str) -> tuple[Protocol, ...]:
-        parts = text.split(self._form.separator) if text else []
-        filed = {self._word("protocols", Protocol, part.strip()) for part in parts}
-        return tuple(protocol for protocol in Protocol if protocol in filed)
-
-    def _means(self, column: str) -> bool:
-        """Whether the map gives an empty cell a meaning."""
-        return "" in self._form.values.get(column, {})
-
-    def _endpoints(self, text: str) -> tuple[Endpoint, ...]:
-        parts = text.split(self._form.separator) if text else ()
-        return tuple(Endpoint.parse(part.strip()) for part in parts)
-
-    def _start(self, text: str) -> int:
-        return self._instant(text, end_of_day=False)
-
-    def _end(self, text: str) -> int | None:
-        return self._instant(text, end_of_day=True) if text else None
-
-    def _source_name(self, text: str) -> str:
-        return source_name(text)
-
-    def _missing_since(self, text: str) -> int | None:
-        return self._instant(text, end_of_day=False) if text else None
-
-    def _reason(self, text: str) -> Reason | None:
-        return self._word("reason", Reason, text) if text else None
-
-    def _instant(self, text: str, *, end_of_day: bool) -> int:
-        value = self._by_format(text) or self._by_iso(text)
-        if isinstance(value, datetime) and value.tzinfo is None:
-            if not self._form.is_tidy:
-                raise ValueError(DATE_EXPECTED)
-            # Spreadsheets write a day as its first moment.
-            value = value.date() if value.time() == time() else value.replace(tzinfo=self._zone)
-        # The first and last of those days may begin and end in the years beside, by another clock.
-        more = 1 if isinstance(value, datetime) else 0
-        if not YEARS.start - more <= value.year < YEARS.stop + more:
-            raise ValueError(f"a year from {YEARS.start} to {YEARS.stop - 1}")
-        return instant_ns(value, self._zone, end_of_day=end_of_day)
-
-    def _by_format(self, text: str) -> date | None:
-        for form in self._form.date_formats:
-            try:
-                value = datetime.strptime(text, form)
-            except ValueError:
-                continue
-            return value
-        return None
-
-    def _by_iso(self, text: str) -> date:
-        try:
-            # The length keeps out the other forms of ISO 8601 (weeks, no hyphens).
-            value = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
-        except ValueError:
-            self._no_date()
-        if len(text) < 10 or text[4] != "-" or text[7] != "-":
-            self._no_date()
-        return value
-
-    def _no_date(self) -> NoReturn:
-        if not self._form.date_formats:
-            raise ValueError(DATE_EXPECTED)
-        formats = ", ".join(self._form.date_formats)
-        raise ValueError(f"a date that exists, as {formats} of the map or as 2026-11-20")
-
-    def _shown(self, column: str, text: str) -> str:
-        """A faulty value as a message may repeat it."""
-        if not text:
-            return "nothing"
-        parts = [part.strip() for part in text.split(self._form.separator)]
-        harmless = False
-        if column in ("prefix", "endpoints"):
-            harmless = all(LIKE_PREFIX.match(part) for part in (parts if column == "endpoints" else [text]))
-        elif column in ("valid_from", "valid_until", "status_since", "missing_since"):
-            harmless = LIKE_DATE.match(text) is not None
-        elif column in WORDS:
-            words = [str(name) for name in WORDS[column]] + list(self._form.values.get(column, ()))
-            harmless = all(nearest(part, words) for part in (parts if column == "protocols" else [text]))
-        return repr(text) if harmless and len(text) <= 80 else NOT_SHOWN
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:

@@ -458,6 +458,14 @@ impl Shard {
                 if is_l2tp_opening(&looked_at) {
                     self.counters.clear_l2tp += 1;
                 }
+                let stream_start = looked_at.stream_start;
+                if let Track::Stream(segments) = &mut flow.track
+                    && stream_start
+                    && !segments.via_proxy
+                {
+                    // What the stream begins with has been seen: it will not become another.
+                    segments.looked[own] = SEGMENTS_LOOKED_AT + 1;
+                }
                 self.close_if_ended(slot, routed.now);
                 return;
             }
@@ -817,7 +825,7 @@ fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) ->
 /// What opens a tunnel through an HTTP proxy, or the proxy's consent (RFC 9110, 9.3.6).
 fn is_http_connect(payload: &[u8]) -> bool {
     payload.starts_with(b"CONNECT ")
-        || payload.first_chunk::<12>().is_some_and(|line| line.starts_with(b"HTTP/1.") && &line[8..] == b" 200")
+        || payload.first_chunk::<12>().is_some_and(|line| line.starts_with(b"HTTP/1.") && matches!(&line[8..], b" 200" | b" 407"))
 }
 
 fn worth_a_look(track: &Track, own: usize) -> bool {

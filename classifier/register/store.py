@@ -1,0 +1,93 @@
+"""What a store of the register must do, whatever database is behind it.
+
+A store holds row versions: each says from which serial of the store, and until which, a row was as it is.
+Every change is one transaction with the next serial; nothing is overwritten. A transaction that does not
+reach its end leaves no trace. `sqlite.py` has the embedded store.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from classifier.register.entry import Entry
+from classifier.register.snapshot import Register
+
+__all__ = ["OPERATOR", "Change", "Store", "Version", "host_time_ns"]
+
+OPERATOR = "operator"
+"""The source of the exceptions that the operator makes; no feed may have its name."""
+
+
+def host_time_ns() -> int:
+    """Now, by the host's clock, in whole microseconds: what a file of dates can hold."""
+    return time.time_ns() // 1_000 * 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction: what came in, and what it did."""
+
+    action: str
+    """"import", "except" or "withdraw"."""
+    source: str
+    source_serial: int
+    issued_at_ns: int
+    next_update_ns: int | None
+    first_record_ns: int | None
+    sha256: str
+    """Of the files; of an exception, of what was decided."""
+    options_sha256: str
+    """Of all else that decides what an import does: map, manifest, options."""
+    at_ns: int
+    """When it was done, by the host's clock."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many rows are new, changed and so on."""
+    serial: int = 0
+    """Of the store; the store gives it."""
+
+
+class Version(NamedTuple):
+    """A row as it was from one serial of the store until another."""
+
+    entry: Entry
+    from_serial: int
+    to_serial: int | None
+    """The first serial at which it was no longer so; None: it still is."""
+
+
+class Store(Protocol):
+    """A transaction on a store: all methods see one state."""
+
+    def latest(self) -> int:
+        """Serial of the last change; 0 in an empty store."""
+
+    def register(self, serial: int | None = None) -> Register:
+        """The state after that change, by default the last."""
+
+    def changes(self) -> list[Change]:
+        """All that history still has, the oldest first."""
+
+    def last_change(self, source: str) -> Change | None:
+        """The last one of a source."""
+
+    def rows_of(self, source: str) -> Iterator[Entry]:
+        """The present rows of a source, in the order of their ids."""
+
+    def commit(self, change: Change, rows: Iterable[Entry], set_aside: Iterable[str] = ()) -> int:
+        """Put rows in, in place of those with the same source, id and prefix; its serial.
+
+        `set_aside` are ids whose rows in the feed were faulty, for history.
+        """
+
+    def history(self, entry_id: str) -> list[Version]:
+        """Every version of every row of an entry, the oldest first."""
+
+    def ids_at(self, address: bytes) -> list[str]:
+        """Ids of all entries that ever covered an address."""
+
+    def set_aside(self, entry_id: str) -> list[int]:
+        """Serials of the imports that left the entry as it was, since its rows in the feed were faulty."""
+
+    def prune(self, serial: int) -> int:
+        """Forget what was only before that state; how many row versions that were."""
