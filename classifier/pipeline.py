@@ -27,6 +27,7 @@ from classifier.events import (
     SCHEMA_VERSION,
     AttemptsItem,
     Before,
+    EntryItem,
     Event,
     FlowCounters,
     LinkTypeItem,
@@ -296,7 +297,7 @@ class Replay:
             "peel": self._settings.peel,
             "remove_duplicates": self._settings.remove_duplicates,
             "as_of": None if as_of_ns is None else rfc3339(as_of_ns),
-            "register": None if register is None else _register_item(register),
+            "register": None if register is None else register_item(register),
             "policy_hash": "" if self._policy is None else self._policy.sha256,
         }
 
@@ -316,7 +317,7 @@ class Replay:
                     time_ns,
                     self._settings.sensor,
                     "refused" if faults else "loaded",
-                    None if self._register is None else _register_item(self._register),
+                    None if self._register is None else register_item(self._register),
                     "" if self._policy is None else self._policy.sha256,
                     was,
                     faults,
@@ -352,7 +353,24 @@ class Replay:
         return policy.instants(register)
 
 
-def _register_item(register: Register) -> RegisterItem:
+def entry_items(judgement: Judgement) -> list[EntryItem]:
+    """The entries behind a judgement, as events name them."""
+    return [
+        {
+            "entry_id": entry.entry_id,
+            "kind": entry.kind._value_,
+            "category": entry.category._value_,
+            "status": entry.status._value_,
+            "standing": standing._value_,
+            "end": end,
+            "prefix": str(entry.prefix),
+        }
+        for entry, end, standing, _ in judgement.entries[:_MAX_ENTRIES]
+    ]
+
+
+def register_item(register: Register) -> RegisterItem:
+    """A register, as events name it."""
     return {
         "source": register.source,
         "serial": register.serial,
@@ -572,18 +590,7 @@ class _Reporter:
             "subject": subject_prefix(subject),
             "first": newly_flagged and self._cases.first(case, row.time_ns),
             "case_id": case,
-            "entries": [
-                {
-                    "entry_id": entry.entry_id,
-                    "kind": entry.kind._value_,
-                    "category": entry.category._value_,
-                    "status": entry.status._value_,
-                    "standing": standing._value_,
-                    "end": end,
-                    "prefix": str(entry.prefix),
-                }
-                for entry, end, standing, _ in judgement.entries[:_MAX_ENTRIES]
-            ],
+            "entries": entry_items(judgement),
             "register_serial": now.register_serial,
             "policy_hash": now.policy_hash,
             "why": judgement.why,

@@ -42,7 +42,7 @@ Most flows meet entries that others met before. So what the entries of a prefix 
 as long as no date passes, and which rules can hold for each combination of names; neither changes an answer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
@@ -200,6 +200,7 @@ REASONS: Final = {
     Verdict.REVOKED: "The registration of {address} was revoked ({ids}), and no other matched",
     Verdict.OUT_OF_SCOPE: "Neither {address} nor {peer} is in a network of ours",
 }
+ENDED: Final = frozenset({Verdict.EXPIRED_IN_GRACE, Verdict.EXPIRED})
 AMOUNTS_TO: Final = {
     Standing.PROTOCOL_MISMATCH: Verdict.PROTOCOL_MISMATCH,
     Standing.ENDPOINT_MISMATCH: Verdict.ENDPOINT_MISMATCH,
@@ -821,7 +822,7 @@ def _why(judgement: Judgement) -> str:
     address, peer = map(address_text, ends if judgement.subject == "source" else ends[::-1])
     end = judgement.subject_end
     decisive = [end.entries[place] for place in end.decisive]
-    ids = _listed(entry.entry_id for entry in decisive)
+    ids = _listed([entry.entry_id for entry in decisive])
     if verdict is UNREGISTERED:
         either = judgement.direction in (Direction.UNKNOWN, Direction.INTERNAL)
         text = f"No registration matched {address}" + (f" or {peer}" if either else "")
@@ -835,7 +836,8 @@ def _why(judgement: Judgement) -> str:
         )
         text = f"The flow of {address} would be {judgement.looked_up}, but {limit}"
     else:
-        ended = "is missing from newer feeds" if any(map(_is_missing, decisive)) else "has ended"
+        is_missing = decisive and verdict in ENDED and any(map(_is_missing, decisive))
+        ended = "is missing from newer feeds" if is_missing else "has ended"
         text = REASONS[verdict].format(
             address=address, peer=peer, ids=ids, protocol=flow.protocol, ended=ended
         )
@@ -871,8 +873,10 @@ def _is_missing(entry: Entry) -> bool:
     return since_ns is not None and (entry.valid_until_ns is None or since_ns < entry.valid_until_ns)
 
 
-def _listed(ids: Iterable[str]) -> str:
+def _listed(ids: list[str]) -> str:
     """At most three ids, each once."""
+    if len(ids) == 1:
+        return f"entry {ids[0]}"
     unique = list(dict.fromkeys(ids))
     if not unique:
         return ""

@@ -27,8 +27,9 @@ from classifier.events import (
     parse_time,
     stats_event,
 )
+from classifier.pipeline import entry_items, register_item
 from classifier.policy import Judgement
-from classifier.rejudge import Flows, Rejudge, Told, differs, entry_items, judged, register_item
+from classifier.rejudge import Flows, Rejudge, Told, differs, judged
 
 __all__ = ["Recheck"]
 

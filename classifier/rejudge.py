@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from classifier.cases import FirstSeen, case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.event_file import EventFiles, Line
-from classifier.events import EntryItem, Judged, RegisterItem, parse_time, rfc3339
+from classifier.events import Judged, parse_time
 from classifier.pipeline import RUNS_NS
 from classifier.policy import (
     ACTIONS,
@@ -41,7 +41,6 @@ from classifier.register import Protocol, Register
 __all__ = ["Flows", "Rejudge", "Told", "differs", "facts_of", "judged", "load_both", "packed", "seen_at"]
 
 _LIMIT = 262_144
-_MAX_ENTRIES = 16
 _PROTOCOLS = frozenset(map(str, Protocol))
 _CONFIDENCES = frozenset(map(str, Confidence))
 _PHASES = frozenset(map(str, Phase))
@@ -144,7 +143,8 @@ class Rejudge:
         if at_ns is not None and at_ns != told.at_ns:
             return self.policy.judge(seen_at(facts, at_ns), self.register, at_ns, told.first_seen)
         judgement = self.policy.judge(facts, self.register, told.at_ns, told.first_seen)
-        if judgement.action == "flag" != told.judged["action"] and facts.end_ns < told.at_ns - RUNS_NS:
+        newly_flagged = judgement.action == "flag" and told.judged["action"] != "flag"
+        if newly_flagged and facts.end_ns < told.at_ns - RUNS_NS:
             # Silent for so long, it may be over: what was never sent is not flagged, here as there.
             silent = self.policy.judge(facts, self.register, facts.end_ns, told.first_seen)
             return judgement if silent.action == "flag" else silent
@@ -326,34 +326,6 @@ def judged(judgement: Judgement, facts: FlowFacts) -> Judged:
 def differs(was: Judged, now: Judged) -> bool:
     """Whether whoever consumed the one must hear of the other: another rule alone says nothing new."""
     return (was["verdict"], was["action"]) != (now["verdict"], now["action"])
-
-
-def entry_items(judgement: Judgement) -> list[EntryItem]:
-    """The entries behind a judgement, as events name them."""
-    return [
-        {
-            "entry_id": match.entry.entry_id,
-            "kind": match.entry.kind.value,
-            "category": match.entry.category.value,
-            "status": match.entry.status.value,
-            "standing": str(match.standing),
-            "end": match.end,
-            "prefix": str(match.entry.prefix),
-        }
-        for match in judgement.entries[:_MAX_ENTRIES]
-    ]
-
-
-def register_item(register: Register) -> RegisterItem:
-    """A register, as events name it."""
-    return {
-        "source": register.source,
-        "serial": register.serial,
-        "issued_at": rfc3339(register.issued_at_ns),
-        "next_update": rfc3339(register.next_update_ns),
-        "sha256": register.sha256,
-        "entries": len(register.entries),
-    }
 
 
 def _told(event: Mapping[str, Any], as_of_ns: int | None) -> Told:

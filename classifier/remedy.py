@@ -37,12 +37,20 @@ _NO_CHANGE = {
 def what_would_change(event: VpnEvent) -> Iterator[str]:
     """A sentence or more for the verdict of an event, the most likely remedy first."""
     policy = event["policy"]
-    verdict = Verdict(policy["verdict"])
     flow = _Ends(event)
     if policy["action"] == "pass":
         ids = _ids(policy["entries"][:1])
         yield f"Nothing needs to: it passes{f', by {ids}' if ids else ''}."
         return
+    yield from _remedies(event, Verdict(policy["verdict"]), flow)
+    yield (
+        f"What a register says of it: `vpn-classifier register lookup {flow.subject} --remote {flow.remote} "
+        f"--at {flow.at} --register PATH --policy FILE`."
+    )
+
+
+def _remedies(event: VpnEvent, verdict: Verdict, flow: _Ends) -> Iterator[str]:
+    policy = event["policy"]
     if verdict in _NO_CHANGE:
         yield _NO_CHANGE[verdict]
         return

@@ -10,7 +10,7 @@ from event_files import RULES
 from classifier import cli
 from classifier.errors import ConfigError
 from classifier.policy import VERDICTS, Policy
-from classifier.policy_test import read_cases, run
+from classifier.policy_cases import read_cases, run
 
 POLICY = RULES / "policy.toml"
 CASES = RULES / "policy.test.toml"

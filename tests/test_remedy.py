@@ -9,10 +9,11 @@ import pytest
 from event_files import RULES, last_of_flows, pcap_events, save
 
 from classifier.event_file import EventFiles
-from classifier.events import VpnEvent
+from classifier.events import VpnEvent, parse_time
+from classifier.lookup import look_up
 from classifier.policy import Policy
 from classifier.register import Category, Endpoint, Entry, Kind, Prefix, Protocol, Register, Side, Status
-from classifier.rejudge import Flows, Rejudge, Told
+from classifier.rejudge import Flows, Rejudge, Told, packed
 from classifier.remedy import what_would_change
 
 AT = "2026-11-22T06:00:00.000000000Z"
@@ -156,6 +157,26 @@ def test_what_passes_needs_nothing(judged: list[tuple[dict[str, Any], Told]]) ->
     for event in passing:
         ids = event["policy"]["entries"][0]["entry_id"]
         assert words(event) == [f"Nothing needs to: it passes, by entry {ids}."]
+
+
+def test_the_question_that_is_proposed_is_answered_with_the_same_verdict(
+    judged: list[tuple[dict[str, Any], Told]],
+) -> None:
+    register, policy = Register.load(RULES / "register.csv"), Policy.load(RULES / "policy.toml")
+    tried = 0
+    for event, _ in judged:
+        found = re.search(r"register lookup (\S+) --remote (\S+) --at (\S+) ", words(event)[-1])
+        if found is None or event["policy"]["direction"] not in ("outbound", "inbound"):
+            continue
+        subject, remote, at = found.groups()
+        answer = look_up(packed(subject), register, policy, parse_time(at), Endpoint.parse(remote))
+        assert event["policy"]["verdict"] in {
+            flow.judgement.verdict
+            for flow in answer.flows
+            if flow.protocol == event["vpn"]["protocol"] and flow.remote.endswith(", as asked")
+        }, event
+        tried += 1
+    assert tried > 20
 
 
 def changed(event: dict[str, Any], **policy: Any) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def run_cases(
 
     from classifier.cli.common import console
     from classifier.policy import Policy
-    from classifier.policy_test import print_results, read_cases, run
+    from classifier.policy_cases import print_results, read_cases, run
 
     def go() -> int:
         policy = Policy.load(Path(file))
