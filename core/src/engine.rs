@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
-use crate::decode::{self, DecodeError, Decoded, NoFlow, Packet, Peel};
+use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
 use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Shard, ShardCounters, hash_bytes, mix};
@@ -148,6 +148,7 @@ struct Batch {
 }
 
 /// A packet of a flow.
+#[derive(Default)]
 struct Arrived {
     /// Index of its frame.
     frame: u32,
@@ -408,6 +409,8 @@ pub struct Engine {
     number: u64,
     /// The clock of this capture has been set, and the shards have been told.
     ticked: bool,
+    /// Beginning of the second that the shards have been told.
+    second: i64,
     /// Instants of the packet clock at which running flows are reported, ascending, and how many have passed.
     reviews: Vec<i64>,
     reviewed: usize,
@@ -436,6 +439,7 @@ impl Engine {
             clock: PacketClock::default(),
             number: 0,
             ticked: false,
+            second: 0,
             reviews: Vec::new(),
             reviewed: 0,
             counters: Counters::default(),
@@ -641,15 +645,14 @@ impl Engine {
     fn route(&mut self, batch: &mut Batch) {
         batch.packets.clear();
         batch.ticks.clear();
-        let mut packet = Packet::default();
         for (index, frame) in batch.frames.frames().iter().enumerate() {
             self.number += 1;
             self.counters.frames += 1;
             // What a record claims beyond any frame there is stays out of the sum.
             self.counters.bytes += u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
-            match self.link_types.iter_mut().find(|(link, _)| *link == frame.linktype) {
-                Some((_, count)) => *count += 1,
-                None => self.link_types.push((frame.linktype, 1)),
+            match self.link_types.first_mut() {
+                Some((link, count)) if *link == frame.linktype => *count += 1,
+                _ => self.count_link_type(frame.linktype),
             }
             let bytes = batch.frames.bytes(frame);
             if !self.named {
@@ -659,13 +662,19 @@ impl Engine {
                 // Workers that are gone show when the batch is sent to them.
                 let _ = self.command(&Command::Begin { chain });
             }
-            let decoded = decode::decode(bytes, frame.original, frame.linktype, &self.settings.peel, &mut packet);
-            let flow = match decoded {
+            // Decoded where it will lie: a packet is not small.
+            batch.packets.push(Arrived { frame: index as u32, ..Arrived::default() });
+            let Some(arrived) = batch.packets.last_mut() else { continue };
+            let routed = &mut arrived.routed;
+            let peel = &self.settings.peel;
+            let hash = match decode::decode(bytes, frame.original, frame.linktype, peel, &mut routed.packet) {
                 // A later fragment has no ports; its addresses choose the shard, as always.
                 Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    let (key, from_low) = FlowKey::of(&packet, self.settings.key_mode);
-                    let pair = key.pair_hash(SEED);
-                    Some((key, from_low, pair, key.hash(pair)))
+                    (routed.key, routed.from_low) = FlowKey::of(&routed.packet, self.settings.key_mode);
+                    routed.pair = routed.key.pair_hash(SEED);
+                    routed.hash = routed.key.hash(routed.pair);
+                    arrived.shard = FlowKey::shard(routed.pair) as u32;
+                    Some(routed.hash)
                 }
                 Ok(Decoded::NoFlow(reason)) => {
                     self.counters.no_flow[reason as usize] += 1;
@@ -676,20 +685,39 @@ impl Engine {
                     None
                 }
             };
-            let before = self.clock.now().div_euclid(SECOND);
-            let moved = self.clock.observe(frame.time, flow.map(|(.., hash)| hash));
-            let now = self.clock.now();
-            if moved && (!self.ticked || now.div_euclid(SECOND) != before) {
-                self.ticked = true;
-                let passed = self.reviews.partition_point(|&instant| instant <= now);
-                let review = std::mem::replace(&mut self.reviewed, passed) < passed;
-                batch.ticks.push(Tick { number: self.number, now, review });
+            if self.clock.observe(frame.time, hash) {
+                self.tick(&mut batch.ticks);
             }
-            if let Some((key, from_low, pair, hash)) = flow {
-                let shard = FlowKey::shard(pair) as u32;
-                let routed = Routed { packet, key, hash, pair, from_low, number: self.number, time: frame.time, now };
-                batch.packets.push(Arrived { frame: index as u32, shard, routed });
+            match (hash, batch.packets.last_mut()) {
+                (Some(_), Some(arrived)) => {
+                    arrived.routed.number = self.number;
+                    arrived.routed.time = frame.time;
+                    arrived.routed.now = self.clock.now();
+                }
+                _ => {
+                    batch.packets.pop();
+                }
             }
+        }
+    }
+
+    /// The clock has moved: whether it has reached another second.
+    fn tick(&mut self, ticks: &mut Vec<Tick>) {
+        let now = self.clock.now();
+        if (self.second..self.second.saturating_add(SECOND)).contains(&now) && self.ticked {
+            return;
+        }
+        self.ticked = true;
+        self.second = now.div_euclid(SECOND).saturating_mul(SECOND);
+        let passed = self.reviews.partition_point(|&instant| instant <= now);
+        let review = std::mem::replace(&mut self.reviewed, passed) < passed;
+        ticks.push(Tick { number: self.number, now, review });
+    }
+
+    fn count_link_type(&mut self, link: LinkType) {
+        match self.link_types.iter_mut().find(|(known, _)| *known == link) {
+            Some((_, count)) => *count += 1,
+            None => self.link_types.push((link, 1)),
         }
     }
 

@@ -202,3 +202,43 @@ fn rarer_headers_lead_to_the_same_packet() {
         assert_eq!(&bytes[start..start + packet.payload_captured as usize], &plain[42..], "{path}");
     }
 }
+
+proptest::proptest! {
+    /// One look at a plain frame gives what its headers give one by one, whatever is wrong in it.
+    #[test]
+    fn a_plain_frame_in_one_look_is_as_its_headers_say(
+        changes in proptest::collection::vec((0_usize..62, proptest::num::u8::ANY), 0..6),
+        is_tcp: bool,
+        ports: (u16, u16),
+        port in proptest::option::of(proptest::sample::select(vec![2152_u16, 4789, 4790, 6081, 8472, 4754, 6635])),
+        length in 0_usize..62,
+        extra in 0_u32..9,
+    ) {
+        let mut bytes = frame();
+        bytes.extend([0x50, 0x18, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+        if is_tcp {
+            bytes[23] = 6;
+            bytes[17] = 48;
+            bytes[46] = 0x50;
+        }
+        bytes[34..36].copy_from_slice(&ports.0.to_be_bytes());
+        bytes[36..38].copy_from_slice(&port.unwrap_or(ports.1).to_be_bytes());
+        for (at, value) in changes {
+            bytes[at] = value;
+        }
+        bytes.truncate(length.max(bytes.len() - 20));
+        let original = bytes.len() + extra as usize;
+        let mut one_look = Packet::default();
+        let fast = plain(&bytes, &mut one_look);
+        let mut packet = Packet::default();
+        let mut cursor = Cursor { bytes: &bytes, offset: 0, original, end: original };
+        let slow = follow(&mut cursor, &mut packet, Next::Ethernet, &Peel::default(), MAX_DEPTH);
+        match fast {
+            Some(decoded) => {
+                proptest::prop_assert_eq!(Ok(decoded), slow);
+                proptest::prop_assert_eq!(format!("{one_look:?}"), format!("{packet:?}"));
+            }
+            None => proptest::prop_assert_eq!(format!("{one_look:?}"), format!("{:?}", Packet::default())),
+        }
+    }
+}

@@ -55,6 +55,11 @@ impl Run {
             return;
         }
         let before = self.head;
+        if head[0] != before[0] {
+            // Every run ends; most traffic comes no further.
+            (self.word, self.epoch, self.byte, self.random) = (1, 1, 1, 1);
+            return self.begin(head, length, checksum_zero);
+        }
         let same_word = known && head[..4] == before[..4];
         let same_byte = known && head[0] == before[0];
         let same_epoch = same_word && head[4..6] == before[4..6] && head[4..6] != [0, 0];
@@ -84,15 +89,9 @@ impl Run {
             self.random = self.random.saturating_add(1);
         }
         if word.is_none() && byte.is_none() && epoch.is_none() && !random {
-            (self.first_length, self.still, self.flags) = (length as u16, 0, 0);
+            return self.begin(head, length, checksum_zero);
         }
-        self.note_length(length);
-        if !checksum_zero {
-            self.flags |= CHECKSUMMED;
-        }
-        if head[12..].iter().filter(|&&byte| byte >= 0x80).count() >= 2 {
-            self.flags |= NO_TEXT;
-        }
+        self.note(&head, length, checksum_zero);
         let behind: &[usize] = match () {
             () if word.is_some() => &[8, 12],
             () if byte.is_some() => &[5, 9],
@@ -105,7 +104,22 @@ impl Run {
         self.head = head;
     }
 
-    fn note_length(&mut self, length: u32) {
+    /// The first datagram of a run.
+    fn begin(&mut self, head: [u8; HEAD], length: u32, checksum_zero: bool) {
+        (self.first_length, self.still, self.flags) = (length as u16, 0, 0);
+        self.note(&head, length, checksum_zero);
+        self.head = head;
+    }
+
+    fn note(&mut self, head: &[u8; HEAD], length: u32, checksum_zero: bool) {
+        if !checksum_zero {
+            self.flags |= CHECKSUMMED;
+        }
+        // The top bits of the last four bytes: at least two.
+        let high = u32_at(head, 12) & 0x8080_8080;
+        if high & high.wrapping_sub(1) != 0 {
+            self.flags |= NO_TEXT;
+        }
         if length as u16 != self.first_length {
             self.flags |= LENGTHS_DIFFER;
         }

@@ -105,7 +105,7 @@ impl ShardCounters {
 }
 
 /// A decoded packet on its way to its shard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Routed {
     /// What was decoded.
     pub packet: Packet,
@@ -825,7 +825,9 @@ fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) ->
 /// What opens a tunnel through an HTTP proxy, or the proxy's consent (RFC 9110, 9.3.6).
 fn is_http_connect(payload: &[u8]) -> bool {
     payload.starts_with(b"CONNECT ")
-        || payload.first_chunk::<12>().is_some_and(|line| line.starts_with(b"HTTP/1.") && matches!(&line[8..], b" 200" | b" 407"))
+        || payload
+            .first_chunk::<12>()
+            .is_some_and(|line| line.starts_with(b"HTTP/1.") && matches!(&line[8..], b" 200" | b" 407"))
 }
 
 fn worth_a_look(track: &Track, own: usize) -> bool {
