@@ -88,9 +88,9 @@ def replay(
     Without a register every verdict is `not_evaluated`. `min_confidence`: "possible", "likely" or
     "confirmed". `as_of`: judge by this time (RFC 3339, a date, or a datetime) instead of the packets'.
     `workers`: threads that read, 1 to 64. `flow_key`: "five-tuple", "+vlan" or "+path". `sensor`: name of the
-    observation point, for the events. `peel`: which tunnels over IP are opened: "operator" (those with no end in
-    the policy's networks), "all" or "none". `remove_duplicates`: count a packet that a mirror delivers twice,
-    within 10 ms, once.
+    observation point, for the events. `peel`: which tunnels over IP are opened: "operator" (those with no end
+    in the policy's networks), "all" or "none". `remove_duplicates`: count a packet that a mirror delivers
+    twice, within 10 ms, once.
 
     A register or policy that cannot be used raises here (`RegisterError`, `PolicyError`, `ConfigError`), a
     wrong argument ValueError. Input that cannot be read does not end the iteration: when all else has been

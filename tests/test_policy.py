@@ -24,10 +24,12 @@ from classifier.policy import (
     Phase,
     Policy,
     Rule,
+    UnregisteredAfter,
     Verdict,
     standing_at,
 )
 from classifier.register import Category, Endpoint, Entry, Kind, Prefix, Protocol, Register, Side, Status
+from classifier.register.snapshot import Source
 
 RULES = Path(__file__).parent.parent / "rules"
 S = 1_000_000_000
@@ -634,6 +636,12 @@ def test_verdicts_agree_with_a_plain_scan(entries: list[Entry], facts: FlowFacts
     assert any(decisive) == (result.verdict not in ("unregistered", "shared_address", "out_of_scope"))
 
 
+def test_a_shared_network_alone_makes_neither_end_ours() -> None:
+    policy = replace(OPEN, shared=(Prefix.parse("203.0.113.0/24"),))
+    result = judge(policy, entry(SOURCE), entry(DESTINATION))
+    assert (result.direction, result.subject) == ("unknown", "source")
+
+
 # --- the register's own limits -----------------------------------------------------------------------
 
 
@@ -768,6 +776,14 @@ def test_kind_and_category_are_those_of_the_entries_behind_the_verdict() -> None
         assert judge(policy, *entries).rule == rule
 
 
+def test_out_of_scope_rests_on_no_entry() -> None:
+    rules = (Rule("here", Action.OBSERVE, kinds=frozenset({Kind.VPN_REGISTRATION})),)
+    policy = replace(ENFORCED, rules=rules)
+    transit = flow(FAR, FARTHER)
+    assert judge(policy, named("revoked", FAR), of=transit).rule == "default"
+    assert judge(policy, named("vpn_registration", FAR), of=transit).rule == "here"
+
+
 def test_the_subjects_packets_count_by_its_end_and_not_for_a_one_way_sensor() -> None:
     policy = replace(ENFORCED, rules=(replace(FLAG, min_subject_packets=1),))
     unseen = flow(packets_to_server=0, packets_to_client=60)
@@ -776,6 +792,33 @@ def test_the_subjects_packets_count_by_its_end_and_not_for_a_one_way_sensor() ->
     inbound = flow(DESTINATION, SOURCE, packets_to_server=0, packets_to_client=60)
     assert judge(policy, of=inbound).action == "flag"
     assert judge(policy, of=replace(inbound, packets_to_server=60, packets_to_client=0)).action == "observe"
+
+
+@pytest.mark.parametrize(
+    ("issued", "action"),
+    [
+        ({"regulator": 1}, "flag"),
+        ({"regulator": 0}, "observe"),
+        ({"regulator": -1}, "observe"),
+        # Every source that is renewed has to have come; the operator's own exceptions are not renewed.
+        ({"regulator": 1, "authority": -1}, "observe"),
+        ({"regulator": 1, "authority": 2}, "flag"),
+        ({"regulator": -1, "operator": 5}, "observe"),
+        ({"regulator": 1, "operator": -5}, "flag"),
+    ],
+)
+def test_a_register_has_to_be_issued_after_the_first_sight(issued: dict[str, int], action: str) -> None:
+    """Times in seconds from the flow's start."""
+    policy = replace(ENFORCED, rules=(FLAG,), unregistered_after=UnregisteredAfter.NEXT_REGISTER)
+    facts = flow()
+    sources = tuple(
+        Source(name, 1, facts.start_ns + after * S, None if name == "operator" else NOW + DAY, "", None)
+        for name, after in issued.items()
+    )
+    known = replace(register(), sources=sources)
+    assert policy.judge(facts, known, NOW).action == action
+    seen_long_ago = policy.judge(facts, known, NOW, lambda *_case: PAST)
+    assert seen_long_ago.action == "flag"
 
 
 def test_milestones_come_from_the_rules() -> None:

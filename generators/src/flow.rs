@@ -378,9 +378,7 @@ impl Flow {
             };
         }
         if framing == Framing::IkeTcp && direction == 0 && self.stream.is_silent(0) {
-            let broken = self.breaks("stream prefix");
-            let prefix = if broken { self.random.pick(&NO_STREAM_PREFIXES) } else { *b"IKETCP" };
-            self.stream.write(direction, self.time, &[&prefix]);
+            self.stream.write(direction, self.time, &[b"IKETCP"]);
         }
         self.stream.write(direction, self.time, &[&length.to_be_bytes(), &self.buffer[..self.length]]);
     }
@@ -460,9 +458,6 @@ impl Flow {
         }
     }
 }
-
-/// What may stand where `IKETCP` does.
-const NO_STREAM_PREFIXES: [[u8; 6]; 6] = [*b"IKEUDP", *b"iketcp", *b"IKETCQ", *b"IKE\0\0\0", *b"PCTEKI", [0; 6]];
 
 /// A protocol's place in [`Verdict`].
 pub fn place(protocol: Protocol) -> usize {

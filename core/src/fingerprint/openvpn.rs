@@ -706,7 +706,9 @@ impl OpenVpn {
             found.observe(&SOFT_RESET_SEEN, packet);
             self.soft_reset = true;
         }
-        if same_session && self.moves_on(own, control) {
+        // Two resets are little: their time must be that of the packet, and a stream has no need to send one again.
+        let is_telling = !hard_reset || (control.timely && record.is_none());
+        if same_session && is_telling && self.moves_on(own, control) {
             found.observe(&CONTROL_PAIR, packet);
             found.rule_out(LookAlike::Dns);
             level = Confidence::Confirmed;

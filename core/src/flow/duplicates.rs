@@ -14,16 +14,18 @@ use crate::decode::Transport;
 const WINDOW: u32 = 10_000_000 >> TICK;
 /// Times are kept in units of 2^16 ns.
 const TICK: u32 = 16;
-/// Packets of a shard that are remembered; a newer one takes the place of an older one. Few, since every packet of a
-/// capture goes through: all shards together fit into a core's cache beside what else is hot.
-const REMEMBERED: usize = 128;
+/// Sets of packets that are remembered in a shard, by their identity. Few, since every packet of a capture goes through:
+/// all shards together fit into a core's cache beside what else is hot.
+const SETS: usize = 32;
+/// Packets of a set, the latest first; the oldest goes. One line of the cache.
+const WAYS: usize = 4;
 
 /// The packets of one shard that came lately: half of the identity, and the time.
-pub struct Recent(Box<[(u32, u32); REMEMBERED]>);
+pub struct Recent(Box<[[(u32, u32); WAYS]; SETS]>);
 
 impl Default for Recent {
     fn default() -> Self {
-        Self(Box::new([(0, 0); REMEMBERED]))
+        Self(Box::new([[(0, 0); WAYS]; SETS]))
     }
 }
 
@@ -36,14 +38,16 @@ impl Recent {
         }
         let identity = identity(routed, payload);
         let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
-        let place = &mut self.0[identity as usize % REMEMBERED];
-        let before = std::mem::replace(place, (half, now));
-        before.0 == half && now.wrapping_sub(before.1) <= WINDOW
+        let set = &mut self.0[identity as usize % SETS];
+        let known = set.iter().position(|&(other, at)| other == half && now.wrapping_sub(at) <= WINDOW);
+        set.copy_within(..known.unwrap_or(WAYS - 1), 1);
+        set[0] = (half, now);
+        known.is_some()
     }
 
     /// Another capture begins.
     pub fn clear(&mut self) {
-        self.0.fill((0, 0));
+        self.0.fill([(0, 0); WAYS]);
     }
 }
 

@@ -1,5 +1,5 @@
 //! The rules of datagrams once more, in TCP: each message behind its length (OpenVPN; RFC 9329), so that what is broken
-//! there is broken here, and the length and the prefix of the stream besides. What confirms a datagram may not confirm
+//! there is broken here, and the length besides. What confirms a datagram may not confirm
 //! a stream: the first record alone may be any length-prefixed protocol's.
 
 use vpn_classifier_core::fingerprint::Confidence::{self, Confirmed, Likely, Possible};

@@ -61,13 +61,22 @@ fn ipv6_acknowledgments_may_be_sent_twice_in_earnest() {
 }
 
 #[test]
+fn copies_that_come_after_some_other_packets_are_seen() {
+    let packets: Vec<_> = (0..40).map(|number| routed(|packet| packet.tcp_sequence = number * 1_448)).collect();
+    let mut recent = Recent::default();
+    assert!(!packets.iter().any(|packet| recent.has_seen(packet, &[])));
+    let later = packets.iter().map(|packet| Routed { now: 1_000_000, ..*packet });
+    assert_eq!(later.filter(|packet| recent.has_seen(packet, &[])).count(), 40);
+}
+
+#[test]
 fn what_is_remembered_is_bounded_and_can_be_forgotten() {
     let mut recent = Recent::default();
     let packets: Vec<_> =
-        (1..20 * REMEMBERED as u64).map(|hash| Routed { hash: hash * 77, ..routed(|_| ()) }).collect();
+        (1..20 * (SETS * WAYS) as u64).map(|hash| Routed { hash: hash * 77, ..routed(|_| ()) }).collect();
     assert!(!packets.iter().any(|packet| recent.has_seen(packet, &[])));
     assert!(recent.has_seen(packets.last().unwrap(), &[]));
-    assert!(packets.iter().filter(|packet| recent.has_seen(packet, &[])).count() <= REMEMBERED);
+    assert!(packets.iter().filter(|packet| recent.has_seen(packet, &[])).count() <= (SETS * WAYS));
     recent.clear();
     assert!(!recent.has_seen(packets.last().unwrap(), &[]));
 }
