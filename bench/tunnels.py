@@ -1,7 +1,7 @@
 """What an operator's stack of VLAN, MPLS and GTP-U costs: the same packets bare and wrapped, in turn.
 
-The wrapped load is made from the bare one, frame by frame; its outer headers are the same for every packet but for
-lengths, as between one base station and one gateway.
+The wrapped load is made from the bare one, frame by frame; its outer headers are the same for every packet
+but for lengths, as between one base station and one gateway.
 """
 
 import struct

@@ -216,10 +216,10 @@ class Engine:
     ) -> Engine:
         """`workers` threads from 1 to 64; `flow_key` "five-tuple", "+vlan" or "+path"; the milestones are
         packets (both directions) and seconds of a flow at which a report is wanted beside those of
-        `FlowBatch.report`; `max_*` bound each pool of flows, and the
-        datagrams in fragments that are remembered. `remove_duplicates`: a packet that comes twice within 10 ms
-        counts once. `peel`: which tunnels over IP are opened: "operator" (those with no end in `subscribers`,
-        packed address and length of each prefix), "all" or "none". ValueError names the setting and its range."""
+        `FlowBatch.report`; `max_*` bound each pool of flows, and the datagrams in fragments that are
+        remembered. `remove_duplicates`: a packet that comes twice within 10 ms counts once. `peel`: which
+        tunnels over IP are opened: "operator" (those with no end in `subscribers`, packed address and length
+        of each prefix), "all" or "none". ValueError names the setting and its range."""
     def open(self, path: str, name: str) -> None:
         """Begin the capture at `path`; `name` goes into errors, its last part into flow ids.
 
@@ -239,9 +239,9 @@ class Engine:
     def set_subscribers(self, subscribers: Sequence[tuple[bytes, int]]) -> None:
         """Replace those given at construction, from the next packet on; ValueError as there."""
     def review_at(self, instants_ns: Sequence[int]) -> None:
-        """Replace the instants of the packet clock at which every reported flow that still runs is reported once
-        as "milestone", `time_ns` being the clock; instants that have passed count as done. They hold for the
-        captures that follow, too."""
+        """Replace the instants of the packet clock at which every reported flow that still runs is reported
+        once as "milestone", `time_ns` being the clock; instants that have passed count as done. They hold for
+        the captures that follow, too."""
     def review(self) -> None:
         """Report every reported flow that still runs as "milestone"; the next poll gives the rows."""
     def finish(self) -> None:

@@ -227,6 +227,12 @@ def describe(story: list[VpnEvent]) -> str:
         lines += _wrap("  ", "Packets of one direction only were seen; the other is unseen by the sensor.")
     if vpn["midflow"] and vpn["phase"] != "data_only":
         lines += _wrap("  ", "The first packets seen were not the flow's opening.")
+    if vpn["via_proxy"]:
+        lines += _wrap(
+            "  ",
+            "The stream went through an HTTP proxy: the destination is the proxy, and what lies behind it was "
+            "not seen.",
+        )
     lines += ["", "What register and policy say"]
     lines += _wrap("  ", f"Verdict {policy['verdict']}: {policy['why']}")
     lines += _wrap("  ", f"It is about {policy['subject']} (direction: {policy['direction']}).")

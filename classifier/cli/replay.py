@@ -122,8 +122,8 @@ def command(
     peel: Annotated[
         Peel,
         typer.Option(
-            help="Tunnels over IP (GRE, IP in IP, GTP-U, VXLAN ...) that are opened: the operator's, which have no "
-            "end in the policy's [networks]; all; or none."
+            help="Tunnels over IP (GRE, IP in IP, GTP-U, VXLAN ...) that are opened: the operator's, which "
+            "have no end in the policy's [networks]; all; or none."
         ),
     ] = Peel.OPERATOR,
     remove_duplicates: Annotated[
