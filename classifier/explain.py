@@ -230,8 +230,8 @@ def describe(story: list[VpnEvent]) -> str:
     if vpn["via_proxy"]:
         lines += _wrap(
             "  ",
-            "The stream went through an HTTP proxy: the destination is the proxy, and what lies behind it was "
-            "not seen.",
+            "The stream went through an HTTP proxy: the destination is the proxy, and what lies behind it "
+            "was not seen.",
         )
     lines += ["", "What register and policy say"]
     lines += _wrap("  ", f"Verdict {policy['verdict']}: {policy['why']}")

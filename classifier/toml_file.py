@@ -25,11 +25,11 @@ NS_PER_S: Final = 1_000_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def nearest(word: str, known: list[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
+def nearest(word: str, known: list[str], likeness: float = 0.6) -> str | None:
+    """The known word that `word` was probably meant to be; `likeness` goes from 0 to 1."""
     from difflib import get_close_matches  # only on the way to an error
 
-    close = get_close_matches(word.lower().replace("-", "_").replace(" ", "_"), known, n=1, cutoff=0.6)
+    close = get_close_matches(word.lower().replace("-", "_").replace(" ", "_"), known, n=1, cutoff=likeness)
     return close[0] if close else None
 
 

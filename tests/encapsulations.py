@@ -17,17 +17,18 @@ from scapy.contrib.gtp import GTP_U_Header, GTPPDUSessionContainer
 from scapy.contrib.mpls import MPLS, EoMCW
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt
-from scapy.layers.l2 import GRE, GRE_PPTP, CookedLinux, CookedLinuxV2, Dot1Q, Ether, GRErouting
+from scapy.layers.l2 import GRE, GRE_PPTP, CookedLinux, CookedLinuxV2, Dot1AH, Dot1Q, Ether, GRErouting
 from scapy.layers.ppp import HDLC, PPP, PPPoE
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
 IPV4, IPV6, FRAME, MPLS_UNICAST, PPPOE_SESSION = 0x0800, 0x86DD, 0x6558, 0x8847, 0x8864
-VLAN_TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
+BACKBONE = 0x88E7
+VLAN_TAGS = (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300)
 IP_PACKETS = frozenset({IPV4, IPV6})
 LABELLED = frozenset({*IP_PACKETS, MPLS_UNICAST})
 FRAMES = frozenset({FRAME})
-TAGGABLE = frozenset({*IP_PACKETS, MPLS_UNICAST, PPPOE_SESSION, *VLAN_TAGS})
+TAGGABLE = frozenset({*IP_PACKETS, MPLS_UNICAST, PPPOE_SESSION, BACKBONE, *VLAN_TAGS})
 
 Headers = Callable[[int, bool], Packet]
 
@@ -306,14 +307,15 @@ def encapsulations() -> tuple[Encapsulation, ...]:
 
 
 def make_encapsulations() -> Iterator[Encapsulation]:
-    for kind, name in zip(VLAN_TAGS, ("802.1q", "802.1ad", "802.1ad", "802.1ad"), strict=True):
+    for kind, name in zip(VLAN_TAGS, ("802.1q", *["802.1ad"] * 4), strict=True):
         yield Encapsulation(f"vlan-{kind:04x}", TAGGABLE, kind, (name,), tag)
+    yield Encapsulation("pbb", FRAMES, BACKBONE, ("pbb",), lambda _kind, _up: Dot1AH(isid=201))
 
     label = ("mpls",)
     yield Encapsulation("mpls", IP_PACKETS, MPLS_UNICAST, label, labels)
     yield Encapsulation("mpls-explicit-null", IP_PACKETS, MPLS_UNICAST, label, explicit_null)
     yield Encapsulation("mpls-pw", FRAMES, MPLS_UNICAST, label, pseudowire)
-    for first in ("a4", "45", "60"):
+    for first in ("a4", "45", "60", "00"):
         headers = pseudowire_without_control_word(first)
         path = (*label, "ethernet")
         yield Encapsulation(f"mpls-pw-plain-{first}", TAGGABLE, MPLS_UNICAST, path, headers)
@@ -369,6 +371,13 @@ def make_encapsulations() -> Iterator[Encapsulation]:
     yield Encapsulation("vxlan-policy", FRAMES, IPV4, path, vxlan_with_policy)
     yield Encapsulation("vxlan-ipv6", FRAMES, IPV6, ("ipv6", "vxlan"), vxlan_in_ipv6)
     yield Encapsulation("vxlan-gpe", LABELLED | FRAMES, IPV4, path, vxlan_gpe)
+    yield Encapsulation("vxlan-gpe-plain", FRAMES, IPV4, path, vxlan(4790))
+    yield Encapsulation(
+        "gre-in-udp", LABELLED, IPV4, ("ipv4", "gre"), lambda kind, up: udp(4754, up) / GRE(proto=kind)
+    )
+    yield Encapsulation(
+        "mpls-in-udp", IP_PACKETS, IPV4, ("ipv4", "mpls"), lambda kind, up: udp(6635, up) / labels(kind, up)
+    )
     path = ("ipv4", "geneve")
     yield Encapsulation("geneve", IP_PACKETS | FRAMES, IPV4, path, geneve)
     yield Encapsulation("geneve-options", FRAMES, IPV4, path, geneve_with_options)
@@ -400,6 +409,8 @@ def make_links() -> Iterator[Link]:
     yield Link(9, LABELLED, ("ppp",), lambda kind, _: HDLC() / ppp(kind))
     yield Link(50, LABELLED, ("ppp",), lambda kind, _: ppp(kind))
     yield Link(51, LABELLED, ("pppoe", "ppp"), lambda kind, _: PPPoE(sessionid=3) / ppp(kind))
+    yield Link(166, LABELLED, ("ppp",), lambda kind, _: Raw(b"\x01\x03") / ppp(kind))
+    yield Link(204, LABELLED, ("ppp",), lambda kind, _: Raw(b"\x00") / HDLC() / ppp(kind))
     yield Link(104, TAGGABLE, ("c_hdlc",), lambda kind, _: Raw(b"\x0f\x00" + kind.to_bytes(2, "big")))
     yield Link(113, TAGGABLE, ("linux_sll",), lambda kind, _: CookedLinux(proto=kind, lladdrlen=6))
     yield Link(276, TAGGABLE, ("linux_sll2",), lambda kind, _: CookedLinuxV2(proto=kind, lladdrlen=6))

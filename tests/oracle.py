@@ -313,14 +313,23 @@ def decode(frame: Frame) -> Fate:
 
 
 def ethernet(frame: Frame, rest: Bytes) -> Fate:
-    return ethertype(frame, rest.skip(14, "ethernet"), rest.integer(12, 2))
+    inside, kind = rest.skip(14, "ethernet"), rest.integer(12, 2)
+    if kind < 0x0600 and inside.data[:6] == b"\xaa\xaa\x03\0\0\0":  # 802.3 with SNAP
+        return ethertype(frame, inside.skip(8), inside.integer(6, 2))
+    return ethertype(frame, inside, kind)
 
 
 def ethertype(frame: Frame, rest: Bytes, kind: int) -> Fate:
     match kind:
         case 0x0800 | 0x86DD:
             return network_layer(frame, rest)
-        case 0x8100 | 0x88A8 | 0x9100 | 0x9200:
+        case 0x8926 | 0xF1C1:  # VN-Tag, 802.1CB
+            return ethertype(frame, rest.skip(6, "tag"), rest.integer(4, 2))
+        case 0x893F:  # 802.1BR
+            return ethertype(frame, rest.skip(8, "tag"), rest.integer(6, 2))
+        case 0x88E7:  # 802.1ah
+            return ethernet(frame, rest.skip(4, "pbb"))
+        case 0x8100 | 0x88A8 | 0x9100 | 0x9200 | 0x9300:
             tag = "802.1q" if kind == 0x8100 else "802.1ad"
             return ethertype(frame, rest.skip(4, tag), rest.integer(2, 2))
         case 0x8847 | 0x8848:
@@ -350,7 +359,9 @@ def mpls(frame: Frame, rest: Bytes) -> Fate:
         return network_layer(frame, inside)
     match inside.integer(0, 1) >> 4:
         case 0:
-            return ethernet(frame, inside.skip(4))
+            # A control word, unless a packet is found without one: MAC addresses often begin so.
+            at_once = ethernet(frame, inside)
+            return ethernet(frame, inside.skip(4)) if isinstance(at_once, str) else at_once
         case 1:
             return "other"
     return ethernet(frame, inside)
@@ -415,6 +426,8 @@ def gre(frame: Frame, rest: Bytes) -> Fate:
         inside = inside.skip(12 + 8 * (inside.integer(11, 1) & 1))
     if protocol in (0x88BE, 0x22EB):
         return ethernet(frame, inside.skip(0, "erspan"))
+    if protocol == 0x883E:  # WCCP: a header of four bytes, or none
+        return network_layer(frame, inside if inside.integer(0, 1) >> 4 in (4, 6) else inside.skip(4))
     return ethernet(frame, inside) if protocol == 0x6558 else ethertype(frame, inside, protocol)
 
 
@@ -449,10 +462,12 @@ def vxlan(frame: Frame, rest: Bytes) -> Fate:
 
 
 def vxlan_gpe(frame: Frame, rest: Bytes) -> Fate:
-    """draft-ietf-nvo3-vxlan-gpe, 3: version 0, and a next protocol where bit P says so."""
-    if rest.integer(0, 1) & 0x34 != 0x04:
+    """draft-ietf-nvo3-vxlan-gpe, 3: version 0, and a next protocol where bit P says so, else Ethernet."""
+    if rest.integer(0, 1) & 0x30:
         raise dpkt.UnpackError("VXLAN-GPE")
     inside = rest.skip(8, "vxlan")
+    if not rest.integer(0, 1) & 0x04:
+        return ethernet(frame, inside)
     match rest.integer(3, 1):
         case 1 | 2:
             return network_layer(frame, inside)
@@ -541,6 +556,10 @@ def tunnel(frame: Frame, inside: Bytes, protocol: int, found: Packet | str) -> F
             return vxlan_gpe(frame, payload)
         case 6081:
             return geneve(frame, payload)
+        case 4754:
+            return gre(frame, payload)
+        case 6635:
+            return mpls(frame, payload)
     return gtp_u(frame, payload) if 2152 in (found.source.port, found.destination.port) else None
 
 

@@ -326,7 +326,7 @@ def split(packet: IP, size: int) -> list[IP]:
 
 
 def test_copies_of_two_vlans_count_once_when_they_are_removed(replayer: Replayer, known: Known) -> None:
-    """A mirror of a trunk: each frame twice, with the tags of two VLANs, microseconds apart."""
+    """A mirror of a trunk: each frame twice, with the tags of two VLANs, a millisecond apart."""
     drawn = random.Random("copies")
     by_name = {layer.name: layer for layer in encapsulations()}
     for layers in stacks(drawn, 40, 1):
@@ -339,7 +339,7 @@ def test_copies_of_two_vlans_count_once_when_they_are_removed(replayer: Replayer
         ]
         rows = [
             (frame, time + delay)
-            for frames, delay in zip(copies, (0, 10_000), strict=True)
+            for frames, delay in zip(copies, (0, 1_000_000), strict=True)
             for frame, time in zip(frames, found.times, strict=True)
         ]
         rows.sort(key=lambda row: row[1])
@@ -376,11 +376,8 @@ def test_whose_tunnel_is_opened(layer: Encapsulation, replayer: Replayer, known:
         engine = Engine(min_confidence="possible", peel=peel, subscribers=subscribers)
         facts = ended(replayer.replay(capture, found.times, 1, engine))
         assert facts == (known[found] if opened else []), (peel, subscribers)
-        assert (engine.stats()["no_flow.tunnel"] > 0 or opened) or layer.path[1] in (
-            "gtp-u",
-            "vxlan",
-            "geneve",
-        )
+        in_udp = layer.path[-1] in ("gtp-u", "vxlan", "geneve") or layer.name.endswith("-in-udp")
+        assert engine.stats()["no_flow.tunnel"] > 0 or opened or in_udp
 
 
 def in_fragments(packets: Iterable[Outward], size: int) -> list[list[Outward]]:

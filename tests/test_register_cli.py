@@ -244,7 +244,7 @@ def test_check_prints_faults_and_warnings(tmp_path: Path, capsys: pytest.Capture
     assert out.splitlines() == [
         f"{feed}:7: prefix: found '39.1.0.7/24'; expected no host bits: 39.1.0.0/24 for the network, "
         "39.1.0.7/32 for the one address",
-        f"{feed}:8: prefix: found a prefix that is approved for R-2 (line 3) at the same time; expected one "
+        f"{feed}:8: prefix: found 39.1.0.0/24, approved for R-2 (line 3) at the same time; expected one "
         "registrant for a prefix at a time: an end for the former one",
         f"warning: {feed}:2: prefix: found 39.0.0.0/8, a very short prefix; expected /16 or longer, unless "
         "that many addresses are meant",

@@ -8,6 +8,7 @@ is no more than a prefix, a date or a slip of the pen in a known word. Anything 
 telephone number that got into the wrong column.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, tzinfo
@@ -29,12 +30,29 @@ TELEPHONE_OR_IDENTITY: Final = re.compile(r"\+?(?:[\s().-]*\d){10,}[\s().-]*$")
 # Five, seven and one digit, as on the identity cards of one country, inside something longer.
 IDENTITY_CARD: Final = re.compile(r"(?<!\d)\d{5}-\d{7}-\d(?!\d)")
 OPAQUE_ID: Final = re.compile(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$", re.ASCII)
-LIKE_PREFIX: Final = re.compile(
-    r"\d{1,3}(\.\d{1,3}){2,4}(/[\d.-]{0,8})?(:\d{0,6})?$|[0-9A-Fa-f.\[/]*:[0-9A-Fa-f:./\]]*$"
+LIKE_IPV4: Final = re.compile(
+    r"\d{1,3}(\.\d{1,3}){2,3}(/\d{0,3}|[/ ]\d{1,3}(\.\d{1,3}){3}| ?[-\u2013] ?\d{1,3}(\.\d{1,3}){0,3})?(:\d{0,6})?$",
+    re.ASCII,
+)
+# Two colons side by side, or so many that it is no time, number or hardware address.
+LIKE_IPV6: Final = re.compile(
+    r"\[?(?=[^/\]]*::|(?:[^:]*:){6})(?:[0-9A-Fa-f]{0,4}:){2,9}[0-9A-Fa-f.]{0,15}(/\d{0,3})?(\](:\d{0,6})?)?$",
+    re.ASCII,
 )
 LIKE_DATE: Final = re.compile(
-    r"\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3})[-/. ]\d{1,4}([T ][0-9:.]*(Z|[+-][0-9:]*)?)?$"
+    r"(\d{4}[-/. ](\d{1,2}|[A-Za-z]{3})[-/. ]\d{1,2}|\d{1,2}[-/. ](\d{1,2}|[A-Za-z]{3})[-/. ]\d{2,4})"
+    r"([T ]\d{1,2}:[0-9:.]{0,15}(Z|[+-][0-9:]{0,6})?)?$",
+    re.ASCII,
 )
+# So alike that it is a slip of the pen, and not a name that happens to be near.
+SLIP: Final = 0.8
+RANGE: Final = re.compile(r"([\d.]{7,15}) ?(?:-|\u2013|to) ?([\d.]{7,15})$", re.ASCII)
+NETMASK: Final = re.compile(
+    r"([\d.]{7,15})[/ ]((?:255|254|252|248|240|224|192|128)(?:\.\d{1,3}){3})$", re.ASCII
+)
+LEADING_ZERO: Final = re.compile(r"(?:\d{1,3}\.)*0\d{1,2}\.|(?:\d{1,3}\.){3}0\d", re.ASCII)
+OTHER_SEPARATORS: Final = re.compile(r"[,;|\s]+|(?<=\d)/(?=\d+\.)|&", re.ASCII)
+DAYS_OF_A_SPREADSHEET: Final = re.compile(r"[2-7]\d{4}(\.\d+)?$", re.ASCII)
 NOT_SHOWN: Final = "a value that is not shown"
 DATE_EXPECTED: Final = (
     "a date that exists, like 2026-11-20, or a time with its offset, like 2026-11-20T08:00:00Z"
@@ -73,12 +91,14 @@ class Cells:
         parts = [part.strip() for part in text.split(self._form.separator)]
         harmless = False
         if column in ("prefix", "endpoints"):
-            harmless = all(LIKE_PREFIX.match(part) for part in (parts if column == "endpoints" else [text]))
+            harmless = all(map(_is_like_prefix, parts))
         elif column in ("valid_from", "valid_until", "status_since", "missing_since"):
             harmless = LIKE_DATE.match(text) is not None
         elif column in WORDS:
             words = [str(name) for name in WORDS[column]] + list(self._form.values.get(column, ()))
-            harmless = all(nearest(part, words) for part in (parts if column == "protocols" else [text]))
+            harmless = all(
+                nearest(part, words, SLIP) for part in (parts if column == "protocols" else [text])
+            )
         return repr(text) if harmless and len(text) <= 80 else NOT_SHOWN
 
     def _entry_id(self, text: str) -> str:
@@ -97,10 +117,14 @@ class Cells:
 
     def _prefix(self, text: str) -> Prefix | list[Prefix]:
         if self._form.is_tidy:
-            text = text.replace(" /", "/").replace("/ ", "/")
-            if self._form.separator in text:
-                parts = [part.strip() for part in text.split(self._form.separator)]
-                return list(dict.fromkeys(Prefix.parse(part) for part in parts if part))
+            separator = self._form.separator
+            if separator in text:
+                parts = [part.strip() for part in text.split(separator)]
+                return list(
+                    dict.fromkeys(prefix for part in parts if part for prefix in _prefixes(part, separator))
+                )
+            found = _prefixes(text, separator)
+            return found if len(found) > 1 else found[0]
         return Prefix.parse(text)
 
     def _word(self, column: str, words: type[Named], text: str) -> Named:
@@ -133,7 +157,12 @@ class Cells:
 
     def _protocols(self, text: str) -> tuple[Protocol, ...]:
         parts = text.split(self._form.separator) if text else []
-        filed = {self._word("protocols", Protocol, part.strip()) for part in parts}
+        try:
+            filed = {self._word("protocols", Protocol, part.strip()) for part in parts}
+        except ValueError:
+            if len(parts) == 1 and self._form.is_tidy and len(OTHER_SEPARATORS.split(text)) > 1:
+                raise ValueError(_divided_by(self._form.separator, "protocols")) from None
+            raise
         return tuple(protocol for protocol in Protocol if protocol in filed)
 
     def _means(self, column: str) -> bool:
@@ -183,13 +212,62 @@ class Cells:
             # The length keeps out the other forms of ISO 8601 (weeks, no hyphens).
             value = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
         except ValueError:
-            self._no_date()
+            self._no_date(text)
         if len(text) < 10 or text[4] != "-" or text[7] != "-":
-            self._no_date()
+            self._no_date(text)
         return value
 
-    def _no_date(self) -> NoReturn:
+    def _no_date(self, text: str) -> NoReturn:
+        if DAYS_OF_A_SPREADSHEET.match(text):
+            raise ValueError(
+                "a date: spreadsheets count days, so give the column the format of a date and save it again"
+            )
         if not self._form.date_formats:
             raise ValueError(DATE_EXPECTED)
         formats = ", ".join(self._form.date_formats)
         raise ValueError(f"a date that exists, as {formats} of the map or as 2026-11-20")
+
+
+def _is_like_prefix(text: str) -> bool:
+    if LIKE_IPV4.match(text):
+        # So many digits with dots between them are an address, or may be a telephone number.
+        numbers = re.findall(r"\d+", re.split(r"[/: -]", text)[0])
+        return sum(map(len, numbers)) < 11 or all(int(number) < 256 for number in numbers)
+    return LIKE_IPV6.match(text) is not None
+
+
+def _prefixes(text: str, separator: str) -> list[Prefix]:
+    """A prefix, or what a range of addresses or a netmask stands for; ValueError says what was expected."""
+    text = text.replace(" /", "/").replace("/ ", "/")
+    try:
+        if found := RANGE.match(text):
+            ends = [ipaddress.IPv4Address(end) for end in found.groups()]
+            return [
+                Prefix(net.network_address.packed, net.prefixlen)
+                for net in ipaddress.summarize_address_range(*ends)
+            ]
+        if found := NETMASK.match(text):
+            net = ipaddress.IPv4Network("/".join(found.groups()))
+            return [Prefix(net.network_address.packed, net.prefixlen)]
+    except ValueError:
+        what = (
+            "a range from its first to its last address"
+            if RANGE.match(text)
+            else "a netmask without host bits"
+        )
+        raise ValueError(f"{what}, or a prefix like 203.0.113.0/24") from None
+    try:
+        return [Prefix.parse(text)]
+    except ValueError:
+        if LEADING_ZERO.match(text):
+            raise ValueError(
+                "numbers without zeros before them (some programs read those as octal)"
+            ) from None
+        parts = [part for part in OTHER_SEPARATORS.split(text) if part]
+        if len(parts) > 1 and all(map(_is_like_prefix, parts)):
+            raise ValueError(_divided_by(separator, "prefixes")) from None
+        raise
+
+
+def _divided_by(separator: str, what: str) -> str:
+    return f"several {what} with {separator!r} between them, which is the `separator` of the map"

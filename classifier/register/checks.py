@@ -10,6 +10,7 @@ prefix (a whitelisted call centre registers a VPN, the operator makes an excepti
 a provider or carrier there may be anybody.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -27,6 +28,7 @@ from classifier.register.sqlite import SqliteStore
 __all__ = ["Checked", "check", "contradictions", "doubts"]
 
 REGISTRANTS: Final = (Kind.VPN_REGISTRATION, Kind.IP_WHITELIST)
+TOLD: Final = 20  # warnings of a sort; more would only hide the others
 # Shorter than these, one row is for more addresses than most registrants have.
 SHORTEST: Final = {4: 16, 16: 32}
 # IANA's registries of special-purpose addresses (RFC 6890), as far as they cannot be a subscriber's.
@@ -130,7 +132,7 @@ def contradictions(
                         place,
                         (longest, index),
                         column,
-                        "a prefix that is approved for {other} ({where}) at the same time",
+                        f"{entries[index].prefix}, approved for {{other}} ({{where}}) at the same time",
                         "one registrant for a prefix at a time: an end for the former one",
                     )
                 if longest is None or _end(entries[index]) > _end(entries[longest]):
@@ -149,13 +151,20 @@ def contradictions(
 
 
 def doubts(entries: Sequence[Entry], place: Place, column: str = "prefix") -> Iterator[Fault]:
-    """Warnings, in the order of the entries for each sort."""
+    """Warnings, in the order of the entries for each sort; of a sort with very many the first ones."""
     special = PrefixTable((Prefix.parse(text), what) for text, what in SPECIAL)
+    of_sort: Counter[str] = Counter()
+
+    def told(sort: str) -> bool:
+        of_sort[sort] += 1
+        return of_sort[sort] <= TOLD
+
     for index, entry in enumerate(entries):
         address, length = entry.prefix
         file, line = place(index)
         for what in special.covering(address):
-            yield Fault(file, line, column, f"{entry.prefix}, {what} addresses", "a public prefix")
+            if told(f"{what} addresses"):
+                yield Fault(file, line, column, f"{entry.prefix}, {what} addresses", "a public prefix")
         if length < SHORTEST[len(address)]:
             found = f"{entry.prefix}, a very short prefix"
             expected = f"/{SHORTEST[len(address)]} or longer, unless that many addresses are meant"
@@ -173,16 +182,20 @@ def doubts(entries: Sequence[Entry], place: Place, column: str = "prefix") -> It
                     and entries[outer].entry_id != entries[index].entry_id
                     and _overlap(entries[outer], entries[index])
                 ):
-                    yield _fault(
-                        entries,
-                        place,
-                        (outer, index),
-                        column,
-                        f"{entries[index].prefix}, inside {entries[outer].prefix} of {{other}} ({{where}})",
-                        "a prefix of its own, unless the one is a customer of the other",
-                    )
+                    if told(f"prefixes inside {entries[outer].prefix} of {entries[outer].entry_id}"):
+                        yield _fault(
+                            entries,
+                            place,
+                            (outer, index),
+                            column,
+                            f"{entries[index].prefix}, inside {entries[outer].prefix} of {{other}} ({{where}})",
+                            "a prefix of its own, unless the one is a customer of the other",
+                        )
                     break
             above.append(index)
+    for sort, count in of_sort.items():
+        if count > TOLD:
+            yield Fault(place(0)[0], None, column, f"{count - TOLD:,} rows more with {sort}", "as above")
 
 
 def _approved(entries: Sequence[Entry], kind: Kind) -> list[int]:
@@ -216,12 +229,13 @@ def _overlap(first: Entry, second: Entry) -> bool:
 def _fault(
     entries: Sequence[Entry], place: Place, both: tuple[int, int], column: str, found: str, expected: str
 ) -> Fault:
-    """Put at the later row of the two."""
+    """Put at the later row of the two; in a store, which has no lines, both are named by their ids."""
     earlier, later = sorted(both)
     file, line = place(later)
     other_file, other_line = place(earlier)
+    other = entries[earlier].entry_id
     if other_line is None:
-        where = "also in the store"
-    else:
-        where = f"line {other_line}" + ("" if other_file == file else f" of {other_file}")
-    return Fault(file, line, column, found.format(other=entries[earlier].entry_id, where=where), expected)
+        found = found.replace(" ({where})", "")
+        column = f"{column} of {entries[later].entry_id}"
+    where = f"line {other_line}" + ("" if other_file == file else f" of {other_file}")
+    return Fault(file, line, column, found.format(other=other, where=where), expected)

@@ -189,7 +189,7 @@ class _Reader:
                 self._read_json(text)
             else:
                 self._read_csv(text)
-        except UnicodeDecodeError:
+        except UnicodeError:  # not always a UnicodeDecodeError: UTF-16 without its mark is none
             self._line = _undecodable_line(file, text.encoding)
             name = "UTF-8" if encoding else self._form.encoding
             more = ", or another `encoding` in the map" if self._form.is_tidy else ""
@@ -226,7 +226,10 @@ class _Reader:
         if places is None:
             return
         width, spare = len(header), [n for n, name in enumerate(header) if not name.strip()]
+        skip_rows = form.skip_rows
         for row in rows:
+            if form.is_tidy and (row == header or (skip_rows and _first_word(row) in skip_rows)):
+                continue
             self._is_row_faulty = False
             self._rows += 1
             if len(row) != width and not self._make_fit(row, header):
@@ -280,7 +283,7 @@ class _Reader:
         names = [same(name) for name in header]
         wanted = {same(self._names[column]): column for column in self._read_columns}
         if not any(name in wanted for name in names):
-            self._refuse(None, "a first line without a known column", self._header_expected())
+            self._refuse(None, "a first line without a known column", self._header_expected(len(names)))
             return None
         for number, name in enumerate(names):
             if name not in wanted and not (form.is_tidy and (not name or name in form.ignore)):
@@ -323,9 +326,13 @@ class _Reader:
                 expected = (f"{expected}, or " if close else "") + "its name in the map: [columns] or ignore"
         self._refuse(shown, found, expected if shown else expected + place)
 
-    def _header_expected(self) -> str:
+    def _header_expected(self, values: int | None = None) -> str:
         names = [self._names[column] for column in COLUMNS if column not in self._form.constants]
-        return "a header with the columns " + ", ".join(dict.fromkeys(names))
+        expected = "a header with the columns " + ", ".join(dict.fromkeys(names))
+        if values is not None and self._form.is_tidy:
+            number = f"{values} values, {self._form.delimiter!r} between them"
+            expected += f"; here are {number}: are delimiter and skip_lines of the map right?"
+        return expected
 
     # -- JSON Lines
 
@@ -505,11 +512,17 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
+def _first_word(row: list[str]) -> str:
+    return next((word for word in map(tidy_word, row) if word), "")
+
+
 def _undecodable_line(file: IO[bytes], encoding: str) -> int:
     """The line with the first bytes that are no text."""
     file.seek(0)
     text = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
     try:
         return next((number for number, line in enumerate(text, 1) if "\ufffd" in line), 1)
+    except UnicodeError:
+        return 1
     finally:
         text.detach()

@@ -54,7 +54,7 @@ WORDS: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
     {"kind": Kind, "category": Category, "side": Side, "status": Status, "protocols": Protocol}
 )
 # What spreadsheets and web pages put where a space belongs, and marks that nobody sees.
-SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u2007\u202f\u2009\u3000\t\r\n"), " ") | dict.fromkeys(
+SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u2007\u202f\u2009\u3000\t"), " ") | dict.fromkeys(
     map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"), ""
 )
 FORMATS: Final = ("csv", "json_lines")
@@ -90,6 +90,8 @@ class FeedMap:
     """Before a quote inside a value; empty: the quote is doubled."""
     skip_lines: int = 0
     """Lines before the header."""
+    skip_rows: frozenset[str] = frozenset()
+    """First values of rows that are none, as of totals; tidied."""
     separator: str = ";"
     """Between several endpoints, protocols or prefixes in one cell."""
     zone: tzinfo | None = None
@@ -116,7 +118,8 @@ class FeedMap:
         quote = table.get("quote", _character_or_none, '"')
         escape = table.get("escape", _character_or_none, "")
         skip_lines = table.get("skip_lines", _count, 0)
-        separator = table.get("separator", _character, ";")
+        skip_rows = table.get("skip_rows", _texts, ())
+        separator = table.get("separator", _separator, ";")
         zone = table.get("time_zone", zone_of, None)
         date_formats = table.get("date_formats", _date_formats, ())
         ignore = table.get("ignore", _texts, ())
@@ -141,6 +144,7 @@ class FeedMap:
             quote=quote,
             escape=escape,
             skip_lines=skip_lines,
+            skip_rows=frozenset(map(tidy_word, skip_rows)),
             separator=separator,
             zone=zone,
             date_formats=date_formats,
@@ -228,6 +232,11 @@ def _character(value: object) -> str:
 
 def _character_or_none(value: object) -> str:
     return "" if value == "" else _character(value)
+
+
+def _separator(value: object) -> str:
+    # Spreadsheets break lines inside a cell.
+    return "\n" if value == "\n" else _character(value)
 
 
 def _count(value: object) -> int:

@@ -40,6 +40,9 @@ def read_manifest(path: Path) -> tuple[Manifest | None, list[Fault]]:
     except ConfigError as error:
         return None, list(error.faults)
     table = file.root
+    if _is_other(table) and ("columns" in table or "constants" in table):
+        table.fault("", "a map of a feed", f"a manifest (source, serial ...); the map by --map {path.name}")
+        return None, file.faults
     zone = table.need("time_zone", zone_of, UTC, "the IANA name of the time zone of bare dates")
     manifest = Manifest(
         source=table.need("source", _joined_sources, "", "a short name of who issued the register"),
@@ -71,11 +74,23 @@ def _read_source(table: Table) -> Source:
 
 
 def beside(path: Path, map_path: Path | None) -> Path | None:
-    """The manifest beside a feed, if there is one: the map may have the same name."""
+    """The manifest beside a feed that a map translates, if there is one: a map may have the same name."""
     manifest = path.with_suffix(".toml")
-    if not manifest.exists() or (map_path is not None and map_path.exists() and manifest.samefile(map_path)):
+    if not manifest.exists() or (map_path is not None and _is_map(manifest)):
         return None
     return manifest
+
+
+def _is_map(path: Path) -> bool:
+    """Whether the file is feed.toml by another name, and no manifest."""
+    try:
+        return _is_other(TomlFile(path).root)
+    except ConfigError:
+        return False  # whoever reads it as a manifest says what is wrong
+
+
+def _is_other(table: Table) -> bool:
+    return not any(key in table for key in ("source", "serial", "issued_at", "next_update"))
 
 
 def source_name(value: object) -> str:

@@ -12,7 +12,7 @@ const USER_PACKET: u8 = 255;
 
 pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
     let malformed = |cursor: &Cursor<'_>| cursor.error(Layer::Tunnel, Cause::Malformed);
-    let rest = cursor.end.saturating_sub(cursor.offset);
+    let rest = cursor.claimed();
     let header = cursor.take::<8>(Layer::Tunnel)?;
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if header[0] & 0xf0 != 0x30 || header[1] != USER_PACKET || length + 8 != rest {

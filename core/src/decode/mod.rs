@@ -306,9 +306,9 @@ impl<'a> Cursor<'a> {
         Self { bytes: &self.bytes[..self.bytes.len().min(end)], offset: self.offset, original, end }
     }
 
-    /// Bytes from here to the end of the frame, whether captured or not.
-    fn rest(&self) -> usize {
-        self.original.saturating_sub(self.offset)
+    /// Bytes from here to the end of the packet around, as its header says.
+    fn claimed(&self) -> usize {
+        self.end.saturating_sub(self.offset)
     }
 
     fn short(&self, needed: usize, layer: Layer) -> DecodeError {
@@ -444,6 +444,10 @@ fn tunnel_in_ip(
         return Some(Decoded::NoFlow(NoFlow::Tunnel));
     }
     let mut inner = cursor.up_to(payload.end);
+    if packet.fragment.is_some() {
+        // Where its datagram ends is not known.
+        inner.end = usize::MAX;
+    }
     let mut found = packet.inside();
     let next = match payload.protocol {
         4 | 41 => Next::Ip,

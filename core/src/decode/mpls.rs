@@ -28,7 +28,7 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
         return Ok(match cursor.peek::<1>(Layer::Mpls)?[0] >> 4 {
             4 if is_ipv4(cursor) => Next::Ip,
             6 if is_ipv6(cursor) => Next::Ip,
-            0 if carries_ethernet(cursor, 4) || !carries_ethernet(cursor, 0) => {
+            0 if !is_ethernet(cursor) => {
                 cursor.skip(4);
                 Next::Ethernet
             }
@@ -40,13 +40,13 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
     Err(cursor.error(Layer::Mpls, Cause::Malformed))
 }
 
-/// Whether an Ethernet header may stand so many bytes on: its EtherType is one that goes with what follows.
-fn carries_ethernet(cursor: &Cursor<'_>, ahead: usize) -> bool {
-    let header = cursor.bytes.get(cursor.offset + ahead..).and_then(|rest| rest.first_chunk::<15>());
-    header.is_some_and(|header| match u16::from_be_bytes([header[12], header[13]]) {
+/// Whether an Ethernet header stands at once: its EtherType is one that goes with what follows. Behind a control word the
+/// bytes of a MAC address stand there.
+fn is_ethernet(cursor: &Cursor<'_>) -> bool {
+    cursor.peek::<15>(Layer::Ethernet).is_ok_and(|header| match u16::from_be_bytes([header[12], header[13]]) {
         0x0800 => header[14] >> 4 == 4,
         0x86dd => header[14] >> 4 == 6,
-        0x0806 | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8863 | 0x8864 => true,
+        0x0806 | 0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 | 0x88e7 | 0x8847 | 0x8848 | 0x8863 | 0x8864 => true,
         _ => false,
     })
 }
@@ -58,10 +58,10 @@ fn is_ipv4(cursor: &Cursor<'_>) -> bool {
     let Some(whole) = cursor.bytes.get(cursor.offset..cursor.offset + length) else { return length >= 20 };
     let sum: u32 = whole.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
-    length >= 20 && total >= length && total <= cursor.rest() && (folded & 0xffff) + (folded >> 16) == 0xffff
+    length >= 20 && total >= length && total <= cursor.claimed() && (folded & 0xffff) + (folded >> 16) == 0xffff
 }
 
 fn is_ipv6(cursor: &Cursor<'_>) -> bool {
     let Ok(header) = cursor.peek::<40>(Layer::Ipv6) else { return true };
-    40 + usize::from(u16::from_be_bytes([header[4], header[5]])) <= cursor.rest()
+    40 + usize::from(u16::from_be_bytes([header[4], header[5]])) <= cursor.claimed()
 }
