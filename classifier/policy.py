@@ -415,6 +415,8 @@ class Rule:
     kinds: frozenset[Kind] = frozenset()
     """Kind of an entry that the verdict rests on."""
     categories: frozenset[Category] = frozenset()
+    other_ends: frozenset[Verdict] = frozenset()
+    """What the end that the verdict is not about amounts to by itself."""
     prefixes: tuple[Prefix, ...] = ()
     """Either end lies in one of them."""
     min_packets: int = 0
@@ -446,8 +448,8 @@ class Rule:
             self.protocols,
         )
 
-    def holds(self, flow: Flow, subject: str, end: _End, at_ns: int, one_way: bool) -> bool:
-        """Whether all others are met, too; `end` is what the verdict rests on.
+    def holds(self, flow: Flow, subject: str, end: _End, other: _End, at_ns: int, one_way: bool) -> bool:
+        """Whether all others are met, too; `end` is what the verdict rests on, `other` the other one.
 
         A one-way sensor cannot ask for the subject's packets.
         """
@@ -462,6 +464,8 @@ class Rule:
             sent = flow.packets_to_server if subject == "source" else flow.packets_to_client
             if sent < self.min_subject_packets:
                 return False
+        if self.other_ends and other.verdict not in self.other_ends:
+            return False
         if self.kinds and not any(end.entries[place].kind in self.kinds for place in end.decisive):
             return False
         if self.categories and not any(
@@ -590,7 +594,7 @@ class Policy:
         rule_id, action = DEFAULT_RULE, PASS if RANK[verdict] <= WORST_GOOD else OBSERVE
         grounds = NOTHING if looked_up is OUT_OF_SCOPE else subject_end
         for rule, asks_more in self._rules(verdict, flow, direction):
-            if not asks_more or rule.holds(flow, subject, grounds, at_ns, self.one_way):
+            if not asks_more or rule.holds(flow, subject, grounds, other_end, at_ns, self.one_way):
                 rule_id, action = rule.rule_id, rule.action
                 break
         held_back, seen_ns = "", flow.start_ns
@@ -731,13 +735,15 @@ def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
     """How an entry stands at a time, whatever the flow.
 
     Before `status_since` it was what precedes its state: approved before a suspension or revocation,
-    pending before an approval or rejection, and not there before it was submitted. It ends with
+    pending before an approval or rejection, and not there before it was submitted; an exception is the
+    operator's own, and nobody applied for it before it was made. It ends with
     `valid_until`, or when complete feeds of its source begin to lack it. A suspension or revocation does not
     outlive that end: by then the address may be somebody else's.
     """
     status: Status | None = entry.status
     if at_ns < entry.status_since_ns:
-        status = BEFORE[entry.status]
+        made = entry.kind is Kind.EXCEPTION and entry.status is Status.APPROVED
+        status = None if made else BEFORE[entry.status]
     if status is None:
         return Standing.NOT_FILED
     if status is Status.REJECTED:

@@ -231,7 +231,8 @@ def _weaker(earlier: Rule, later: Rule, verdict: Verdict) -> bool:
     kinds = frozenset(kind for kind in Kind if GOOD[kind] is verdict) or later.kinds
     kinds = kinds & later.kinds if later.kinds else kinds
     return (
-        (not earlier.kinds or bool(kinds and kinds <= earlier.kinds))
+        (not earlier.other_ends or bool(later.other_ends and later.other_ends <= earlier.other_ends))
+        and (not earlier.kinds or bool(kinds and kinds <= earlier.kinds))
         and (not earlier.categories or bool(later.categories and later.categories <= earlier.categories))
         and (
             not earlier.prefixes

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from classifier.errors import ConfigError, PolicyError
 from classifier.policy import (
@@ -30,6 +30,9 @@ from classifier.toml_file import Table, TomlFile, duration_ns, instant_ns, neare
 __all__ = ["duration_ns", "read_policy"]
 
 Named = TypeVar("Named", bound=StrEnum)
+
+# What only a flow can be, not one of its ends.
+OF_NO_END: Final = frozenset({Verdict.OUT_OF_SCOPE, Verdict.INDETERMINATE, Verdict.NOT_EVALUATED})
 
 
 def read_policy(path: Path) -> Policy:
@@ -83,6 +86,7 @@ def _read_rule(table: Table, zone: tzinfo) -> Rule:
         protocols=table.get("protocol", _some_of(Protocol), frozenset()),
         kinds=table.get("kind", _some_of(Kind), frozenset()),
         categories=table.get("category", _some_of(Category), frozenset()),
+        other_ends=table.get("other_end", _some_of(Verdict), frozenset()),
         prefixes=table.get("prefix", _prefixes, ()),
         min_packets=table.get("min_packets", _count, 0),
         min_subject_packets=table.get("min_subject_packets", _count, 0),
@@ -116,6 +120,9 @@ def _check_rules(tables: list[Table], rules: tuple[Rule, ...]) -> None:
                 table.fault("verdict", "a rule that flags whatever the verdict", "the verdicts that it flags")
             elif unfit:
                 table.fault("verdict", f"{min(unfit)} with action flag", "only verdicts that say something")
+        never = rule.other_ends & OF_NO_END
+        if never:
+            table.fault("other_end", f"{min(never)}, which no single end can amount to", "what an end can be")
         if rule.from_ns is not None and rule.until_ns is not None and rule.until_ns <= rule.from_ns:
             table.fault("until", "an end before from", "a later time")
 

@@ -43,6 +43,8 @@ class Answer:
     """Place in the register and end of every entry that covers one."""
     decisive: frozenset[tuple[int, str]]
     standings: frozenset[tuple[int, str, str]]
+    other: str
+    """What the end that the verdict is not about amounts to."""
 
 
 def inside(address: bytes, prefix: Prefix) -> bool:
@@ -88,6 +90,7 @@ def scan(flow: FlowFacts, register: Register, policy: Policy, at_ns: int) -> Ans
                 frozenset(covering),
                 frozenset(),
                 frozenset(standings),
+                judged["destination"][0],
             )
         if direction in ("outbound", "inbound"):
             subject, verdict = local_end, judged[local_end][0]
@@ -97,7 +100,8 @@ def scan(flow: FlowFacts, register: Register, policy: Policy, at_ns: int) -> Ans
         too_old or flow.start_ns < register.first_record_ns
     ):
         verdict = "indeterminate"
-    return Answer(verdict, direction, subject, frozenset(covering), decisive, frozenset(standings))
+    other = judged["destination" if subject == "source" else "source"][0]
+    return Answer(verdict, direction, subject, frozenset(covering), decisive, frozenset(standings), other)
 
 
 def direction_of(flow: FlowFacts, policy: Policy, source_ours: bool, destination_ours: bool) -> str:
@@ -128,6 +132,8 @@ def stands(
             "suspended": "approved",
             "revoked": "approved",
         }[state]
+        if str(entry.kind) == "exception" and str(entry.status) == "approved":
+            state = ""
     if state == "":
         return "not_filed", ""
     if state == "rejected":
@@ -208,6 +214,7 @@ def action(
             not rule.protocols or flow.protocol in map(str, rule.protocols),
             not rule.kinds or bool({entry.kind for entry in behind} & rule.kinds),
             not rule.categories or bool({entry.category for entry in behind} & rule.categories),
+            not rule.other_ends or answer.other in map(str, rule.other_ends),
             not rule.prefixes
             or any(
                 inside(end, prefix) for end in (flow.source, flow.destination) for prefix in rule.prefixes

@@ -1071,3 +1071,23 @@ def test_the_words_are_those_of_the_design() -> None:
     assert DIRECTIONS == ("outbound", "inbound", "internal", "transit", "unknown", "scope_local")
     assert ORDER[: len(GOOD)] == GOOD
     assert len(VERDICTS) == 18
+
+
+def test_an_exception_was_not_there_before_it_was_made() -> None:
+    """Nobody had applied for it, so a recheck must not call the time before it pending."""
+    made = entry(kind=Kind.EXCEPTION, status_since_ns=NOW + DAY, valid_until_ns=NOW + 9 * DAY)
+    assert standing_at(made, NOW, 0) == "not_filed"
+    assert standing_at(made, NOW + DAY, 0) == "approved"
+    withdrawn = made._replace(status=Status.REVOKED)
+    assert standing_at(withdrawn, NOW, 0) == "approved", "it was one before it was revoked"
+
+
+def test_a_rule_can_ask_what_the_other_end_would_be() -> None:
+    rules = (
+        Rule("spared", Action.OBSERVE, other_ends=frozenset({Verdict.EXPIRED_IN_GRACE, Verdict.PENDING})),
+        Rule("flag", Action.FLAG, verdicts=frozenset({Verdict.UNREGISTERED})),
+    )
+    policy = replace(OPEN, local=(Prefix.parse(f"{SOURCE}/32"),), rules=rules, enforce_from_ns=PAST)
+    for what, rule in (("in_grace", "spared"), ("pending", "spared"), ("expired", "flag"), ("", "flag")):
+        result = judge(policy, *([named(what, DESTINATION)] if what else []))
+        assert (result.verdict, result.subject, result.rule) == ("unregistered", "source", rule), what

@@ -270,7 +270,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shipped = RULES / "policy.toml"
     options = ["--register", str(RULES / "register.csv"), "--at", "2026-11-22", "--strict"]
     assert command("check", str(shipped), *options) == 0
-    assert capfd.readouterr().out.endswith("4 rules, no fault, 0 warnings\n")
+    assert capfd.readouterr().out.endswith("5 rules, no fault, 0 warnings\n")
     trial = tmp_path / "trial.toml"
     trial.write_text(shipped.read_text().replace("enforce_from", "# enforce_from"))
     assert command("check", str(trial)) == 0

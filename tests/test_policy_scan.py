@@ -102,6 +102,7 @@ RULES = st.builds(
     protocols=sets(Protocol),
     kinds=sets(Kind),
     categories=sets(Category),
+    other_ends=sets(Verdict),
     prefixes=st.lists(prefixes(), max_size=1).map(tuple),
     min_packets=st.sampled_from([0, 10]),
     min_subject_packets=st.sampled_from([0, 1, 10]),
