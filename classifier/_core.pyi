@@ -169,7 +169,7 @@ class FlowBatch:
         many."""
     @property
     def via_proxy(self) -> list[bool]:
-        """The stream goes through an HTTP proxy (CONNECT): the destination is the proxy."""
+        """The stream goes through a proxy (HTTP CONNECT, SOCKS): the destination is the proxy."""
     @property
     def ruled_out(self) -> list[list[str]]:
         """Look-alikes that were tested for and ruled out."""

@@ -230,7 +230,7 @@ def describe(story: list[VpnEvent]) -> str:
     if vpn["via_proxy"]:
         lines += _wrap(
             "  ",
-            "The stream went through an HTTP proxy: the destination is the proxy, and what lies behind it "
+            "The stream went through a proxy: the destination is the proxy, and what lies behind it "
             "was not seen.",
         )
     lines += ["", "What register and policy say"]

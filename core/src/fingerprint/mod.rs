@@ -17,6 +17,7 @@ pub mod wireguard;
 pub use evidence::{Evidence, EvidenceKind, EvidenceSet};
 pub use resync::Resync;
 pub use run::Run;
+pub use stream::{is_proxied, stays_foreign};
 
 use crate::decode::Transport;
 pub use ipsec::PairFacts;
@@ -311,7 +312,9 @@ pub fn screen(packet: &FlowPacket<'_>) -> bool {
 
 /// Whether what a stream begins with is too short to tell what it is: a record or a request cut in its first bytes.
 pub fn needs_more(start: &[u8]) -> bool {
-    start.len() < 3 || b"CONNECT ".starts_with(start) || ipsec::needs_more(start)
+    start.len() < 3
+        || [&b"CONNECT "[..], b"HTTP/1.1 200"].iter().any(|word| word.starts_with(start))
+        || ipsec::needs_more(start)
 }
 
 /// Whether the first fragment of a datagram says too little without the others.

@@ -92,7 +92,7 @@ pub struct FlowReport {
     pub finding: Finding,
     /// On which evidence.
     pub evidence: EvidenceSet,
-    /// The stream goes through an HTTP proxy: the far end is the proxy.
+    /// The stream goes through a proxy: the far end is the proxy.
     pub via_proxy: bool,
     /// Packets by direction.
     pub packets: [u64; 2],

@@ -430,7 +430,7 @@ impl Shard {
         let own = direction(flow, routed);
         let mut stream_start = false;
         if packet.transport == Transport::Tcp {
-            stream_start = note_segment(flow, packet, payload, own);
+            stream_start = note_segment(flow, packet, own);
             // Most segments are of streams that have shown what they are, or have nothing to show.
             if flow.tracked.is_none() && (packet.payload_length == 0 || !worth_a_look(&flow.track, own)) {
                 return self.close_if_ended(slot, routed.now);
@@ -446,7 +446,14 @@ impl Shard {
             if segments.join_beginning(&mut looked_at, &mut joined) {
                 return self.close_if_ended(slot, routed.now);
             }
+            if segments.looked[own] <= PROXY_SEGMENTS && fingerprint::is_proxied(looked_at.payload) {
+                segments.via_proxy = true;
+            }
             if flow.tracked.is_none() {
+                if segments.via_proxy && looked_at.payload.ends_with(b"\r\n\r\n") {
+                    // Behind the request and its answer the stream begins anew.
+                    segments.start[own] = Some(looked_at.sequence.wrapping_add(looked_at.length));
+                }
                 segments.find_record(&mut looked_at);
             } else {
                 segments.resync = None;
@@ -458,12 +465,10 @@ impl Shard {
                 if is_l2tp_opening(&looked_at) {
                     self.counters.clear_l2tp += 1;
                 }
-                let stream_start = looked_at.stream_start;
-                if let Track::Stream(segments) = &mut flow.track
-                    && stream_start
-                    && !segments.via_proxy
+                if looked_at.stream_start
+                    && fingerprint::stays_foreign(looked_at.payload)
+                    && let Track::Stream(segments) = &mut flow.track
                 {
-                    // What the stream begins with has been seen: it will not become another.
                     segments.looked[own] = SEGMENTS_LOOKED_AT + 1;
                 }
                 self.close_if_ended(slot, routed.now);
@@ -800,7 +805,7 @@ fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket
 }
 
 /// TCP: notes openings and closings; whether this payload is the first of its direction.
-fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) -> bool {
+fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
     let Track::Stream(segments) = &mut flow.track else { return false };
     let flags = packet.tcp_flags;
     if flags & tcp_flags::SYN != 0 {
@@ -814,20 +819,9 @@ fn note_segment(flow: &mut Flow, packet: &Packet, payload: &[u8], own: usize) ->
         flow.closing |= 4;
     }
     if packet.payload_length > 0 {
-        if segments.looked[own] < PROXY_SEGMENTS && is_http_connect(payload) {
-            segments.via_proxy = true;
-        }
         segments.looked[own] = segments.looked[own].saturating_add(1);
     }
     flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
-}
-
-/// What opens a tunnel through an HTTP proxy, or the proxy's consent (RFC 9110, 9.3.6).
-fn is_http_connect(payload: &[u8]) -> bool {
-    payload.starts_with(b"CONNECT ")
-        || payload
-            .first_chunk::<12>()
-            .is_some_and(|line| line.starts_with(b"HTTP/1.") && matches!(&line[8..], b" 200" | b" 407"))
 }
 
 fn worth_a_look(track: &Track, own: usize) -> bool {

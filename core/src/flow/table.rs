@@ -25,7 +25,7 @@ pub struct Segments {
     pub start: [Option<u32>; 2],
     /// Payloads looked at, by direction.
     pub looked: [u8; 2],
-    /// It began with HTTP CONNECT, or with a proxy's answer.
+    /// It asked a proxy for a stream to somebody else, or the proxy answered.
     pub via_proxy: bool,
     /// What a direction began with, while that is too short to tell what it is.
     pub beginnings: Option<Box<[Vec<u8>; 2]>>,

@@ -488,3 +488,45 @@ fn a_new_capture_begins_with_nothing() {
     bench.shard.finish(2, START);
     assert_eq!(bench.active(), [0; 3]);
 }
+
+/// OpenVPN over TCP behind a request to a proxy, however the request is cut; and without one.
+#[test]
+fn a_stream_behind_a_proxy_is_found_and_says_so() {
+    // ovpn-udp-plain-1194, the first two packets, as records of a stream.
+    let client = hex("000e 38fedd71acbd95fc8e0000000000");
+    let server = hex("001a 40bca5293e6b60c1050100000000fedd71acbd95fc8e00000000");
+    let connect = b"CONNECT a.example:1194 HTTP/1.1\r\n\r\n".to_vec();
+    let granted = b"HTTP/1.1 200 OK\r\nVia: 1\r\n\r\n".to_vec();
+    let socks = [hex("050100"), hex("050100 01 cb007101 04aa")].concat();
+    let socks_granted = hex("0500 05000001 cb007101 04aa");
+    for (asked, answered, is_proxied) in
+        [(connect, granted, true), (socks, socks_granted, true), (Vec::new(), Vec::new(), false)]
+    {
+        for size in [1, 7, 30, 1_460] {
+            let mut bench = Bench::new(limits());
+            let (from, to) = ((CLIENT, 40_440), (SERVER, 8_080));
+            bench.tcp(from, to, tcp_flags::SYN, 99, &[]);
+            bench.tcp(to, from, tcp_flags::SYN | tcp_flags::ACK, 499, &[]);
+            let mut next = [100, 500];
+            // SOCKS has a greeting of its own before the request.
+            let cut = if asked.starts_with(&[5]) { 3 } else { asked.len() };
+            for (own, part) in [(0, &asked[..cut]), (1, &answered[..]), (0, &asked[cut..]), (0, &client), (1, &server)]
+            {
+                for piece in part.chunks(size) {
+                    let (source, destination) = if own == 0 { (from, to) } else { (to, from) };
+                    bench.tcp(source, destination, tcp_flags::ACK, next[own], piece);
+                    next[own] += piece.len() as u32;
+                }
+            }
+            bench.shard.finish(bench.number, bench.now);
+            let reports = bench.shard.take_reports();
+            let last = reports.last().map(|report| (report.finding.phase, report.via_proxy));
+            if is_proxied && size < 30 {
+                // So many segments before the first record: it is enough that nothing is wrongly said.
+                assert!(last.is_none_or(|(_, via_proxy)| via_proxy), "{size}");
+            } else {
+                assert_eq!(last, Some((Phase::Handshake, is_proxied)), "{size} {is_proxied}");
+            }
+        }
+    }
+}
