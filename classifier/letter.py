@@ -1,7 +1,8 @@
 """One page for a subscriber: what was seen on their line, what was looked up, and how to correct it.
 
 Takes the last events of the flows of one address and gives plain text, at most 60 lines of at most 80
-columns. It goes to a person, so it has nothing of anybody else: no entry of the register (it may be the
+columns. It goes to a person, so it has nothing of anybody else: nothing that was seen at an address which
+many share, no entry of the register (it may be the
 former holder's), and of the other end nothing but an address that the subscriber's own line dialled outside
 of our networks. Who dialled the subscriber is not named, nor the case id, from which that could be guessed.
 
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
 from classifier.events import RegisterItem, VpnEvent, parse_time
+from classifier.policy import Verdict
+from classifier.register.store import OPERATOR
 from classifier.sinks.report import endpoint
 from classifier.words import moment, number
 
@@ -53,8 +56,11 @@ def letter(
     """
     seen: dict[tuple[str, str], _Seen] = {}
     serials: set[int] = set()
-    others = 0
+    others = shared = 0
     for event in events:
+        if event["policy"]["verdict"] == Verdict.SHARED_ADDRESS:
+            shared += 1
+            continue
         if event["policy"]["action"] != "flag":
             others += 1
             continue
@@ -62,8 +68,14 @@ def letter(
             serials.add(event["policy"]["register_serial"])
         _add(seen, event)
     lines = [f"About VPN connections of the address {address}", ""]
-    if not seen and not others:
+    if not (seen or others or shared):
         return None
+    if not (seen or others):
+        lines += _paragraph(
+            "Many subscribers share this address, each for a short time. So what was seen there is not told, "
+            "since it may be somebody else's. Nothing is asked of you."
+        )
+        return "\n".join(lines) + "\n"
     if not seen:
         lines += _paragraph(
             f"{number(others, 'VPN connection')} of this line {'was' if others == 1 else 'were'} seen in "
@@ -74,7 +86,8 @@ def letter(
         "On your line there were connections of a virtual private network (VPN), and they were looked up in "
         "the register of VPNs. No entry matched; this does not mean that anything unlawful was done. The "
         "register may be older than your registration, your address may have changed, or the service that "
-        "you use may be registered under an address that is still missing. Nothing was blocked."
+        "you use may be registered under an address that is still missing. What saw them only looks on: it "
+        "blocks nothing."
     )
     lines += ["", f"What was seen (times of {zone})"]
     rows = sorted(seen.values(), key=lambda row: row.first_ns)
@@ -94,7 +107,7 @@ def letter(
             lines.append(f"  The register, serial {serial}.")
         else:
             date = moment(parse_time(item["issued_at"]), zone)
-            lines += _paragraph(f"The register of {item['source']}, serial {serial}, of {date}.", "  ")
+            lines += _paragraph(f"The register of {_issuers(item)}, serial {serial}, of {date}.", "  ")
     lines += _paragraph("No entry in force matched this line or the other end for these connections.", "  ")
     lines += ["", "How to correct it"]
     for text in (
@@ -112,6 +125,12 @@ def letter(
         "withdrawn."
     )
     return "\n".join(lines) + "\n"
+
+
+def _issuers(item: RegisterItem) -> str:
+    """Whose feeds it was made of; our own exceptions are no feed."""
+    names = [name for name in item["source"].split("+") if name != OPERATOR]
+    return " and ".join(names) or item["source"]
 
 
 def _add(seen: dict[tuple[str, str], _Seen], event: VpnEvent) -> None:

@@ -21,6 +21,7 @@ from classifier.events import rfc3339
 from classifier.policy import Confidence, FlowFacts, Judgement, Phase, Policy, standing_at
 from classifier.register import Endpoint, Entry, Prefix, Protocol, Register, Side
 from classifier.register.prefixes import address_text
+from classifier.register.snapshot import Source
 from classifier.toml_file import NS_PER_S
 from classifier.words import day, last_day, moment
 
@@ -70,6 +71,10 @@ class Lookup:
                 "source": register.source,
                 "serial": register.serial,
                 "issued_at": rfc3339(register.issued_at_ns),
+                "feeds": [
+                    {"source": feed.name, "serial": feed.serial, "issued_at": rfc3339(feed.issued_at_ns)}
+                    for feed in _feeds(register)
+                ],
             },
             "policy_hash": self.policy.sha256,
             "entries": [_entry_item(entry, standing) for entry, standing in self.entries],
@@ -96,6 +101,10 @@ class Lookup:
             f"{address_text(self.address)} at {moment(self.at_ns, zone)}",
             f"  Register: {register.source}, serial {register.serial}, "
             f"issued {moment(register.issued_at_ns, zone)}",
+            *(
+                f"    with {feed.name} {feed.serial}, issued {moment(feed.issued_at_ns, zone)}"
+                for feed in _feeds(register)
+            ),
             f"  Networks of the policy that hold it: {ours}",
             "",
             _covering(len(self.entries)),
@@ -209,6 +218,13 @@ def _without_entry(prefixes: tuple[Prefix, ...], register: Register, size: int) 
             if not register.covering(address):
                 return address
     return None
+
+
+def _feeds(register: Register) -> list[Source]:
+    """What a store was filled with, whose serials are not its own; nothing where there is but one."""
+    feeds = [source for source in register.sources if source.next_update_ns is not None]
+    alone = len(feeds) == 1 and (feeds[0].name, feeds[0].serial) == (register.source, register.serial)
+    return [] if alone else feeds
 
 
 def _covering(count: int) -> str:

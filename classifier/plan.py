@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from classifier.events import Judged, rfc3339
-from classifier.policy import Judgement, Match, Verdict
+from classifier.policy import Judgement, Match, Standing, Verdict
 from classifier.rejudge import Flows, Named, Rejudge, Told, differs, judged
 from classifier.words import moment, number
 
@@ -126,7 +126,7 @@ class Plan:
 
     def _flow(self, told: Told, at_ns: int, judgement: Judgement) -> None:
         was, now = told.judged, judged(judgement, told.facts)
-        if now["verdict"] == Verdict.EXPIRED_IN_GRACE:
+        if now["action"] != "flag":
             self._grace(told, judgement)
         if not differs(was, now):
             return
@@ -161,11 +161,14 @@ class Plan:
         case.flows += 1
 
     def _grace(self, told: Told, judgement: Judgement) -> None:
-        """Whether it would be flagged once what is missing has been missing for the whole grace."""
+        """Whether it would be flagged once what is missing has been missing for the whole grace.
+
+        At either end: a provider's server that is missing may be what spares those who dial it.
+        """
         missing = [
             match.entry
             for match in judgement.entries
-            if match.decisive and match.entry.missing_since_ns is not None
+            if match.standing is Standing.IN_GRACE and match.entry.missing_since_ns is not None
         ]
         if not missing:
             return

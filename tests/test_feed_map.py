@@ -246,6 +246,12 @@ def test_a_column_that_the_map_does_not_know_is_refused_unless_it_ignores_it(
         (5, "ayesha.example.org"),
         (7, "35202-1234567-1"),
         (9, "Ayesha"),
+        (2, "Frank"),
+        (3, "0300:1234567"),
+        (3, "00:1A:2B:3C:4D:5E"),
+        (3, "203.0.113.7-03001234567"),
+        (3, "92.300.123.456.7"),
+        (7, "0300 12 4567"),
     ],
 )
 def test_no_message_shows_what_looks_personal(tmp_path: Path, place: int, value: str) -> None:
@@ -253,7 +259,7 @@ def test_no_message_shows_what_looks_personal(tmp_path: Path, place: int, value:
     cells[place] = value
     feed = read(tmp_path, 'date_formats = ["%d/%m/%Y"]\n', f"{HEADER}\n{','.join(cells)}\n")
     assert [(fault.line, fault.column) for fault in feed.faults] == [(2, COLUMNS[place])]
-    assert not any(part in feed.faults[0].found for part in value.replace("-", " ").split())
+    assert not any(part in str(feed.faults[0]) for part in value.replace("-", " ").split() if len(part) > 2)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +288,78 @@ def test_rows_of_one_id_agree_across_files(tmp_path: Path) -> None:
     assert (fault.file, fault.line, fault.column) == (str(two), 2, "category")
     assert fault.found == f"another value than in line 2 of {one} of the same entry_id"
     assert feed.faulty_ids == {"R-1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("203.0.113.0-203.0.113.255", ["203.0.113.0/24"]),
+        ("203.0.113.4 \u2013 203.0.113.6", ["203.0.113.4/31", "203.0.113.6/32"]),
+        ("203.0.113.0/255.255.255.128", ["203.0.113.0/25"]),
+        ("203.0.113.0 255.255.255.0", ["203.0.113.0/24"]),
+        ("203.0.113.0 / 24", ["203.0.113.0/24"]),
+        ("203.0.113.7 | 203.0.113.0-203.0.113.7|203.0.113.7", ["203.0.113.7/32", "203.0.113.0/29"]),
+    ],
+)
+def test_ranges_and_netmasks(tmp_path: Path, text: str, expected: list[str]) -> None:
+    feed = read(tmp_path, 'separator = "|"\n', f"{HEADER}\n{ROW.replace('203.0.113.0/24', text)}\n")
+    assert [str(fault) for fault in feed.faults] == []
+    assert [str(entry.prefix) for entry in feed.entries] == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "expected"),
+    [
+        (3, "203.0.113.9-203.0.113.1", "a range from its first to its last address"),
+        (3, "203.0.113.9/255.255.255.0", "a network without host bits"),
+        (3, "203.0.113.9/255.0.255.0", "a network without host bits"),
+        (3, "203.0.113.0-255", "an IPv4 or IPv6 prefix"),
+        (3, "203.0.013.9", "numbers without zeros before them"),
+        (3, "203.0.113.9; 203.0.113.10", "several prefixes with '|' between them"),
+        (6, "wireguard/openvpn;ipsec", "several protocols with '|' between them"),
+        (7, "45292", "spreadsheets count days"),
+    ],
+)
+def test_what_can_be_done_is_said(tmp_path: Path, column: int, text: str, expected: str) -> None:
+    cells = ROW.split(",")
+    cells[column] = text
+    feed = read(tmp_path, 'separator = "|"\n', f"{HEADER}\n{','.join(cells)}\n")
+    (fault,) = feed.faults
+    assert (fault.line, fault.column) == (2, COLUMNS[column])
+    assert expected in fault.expected
+
+
+def test_several_lines_in_a_cell(tmp_path: Path) -> None:
+    content = (
+        f"{HEADER}\r\n{ROW.replace('203.0.113.0/24', chr(34) + '203.0.113.8%s203.0.113.9' + chr(34))}\r\n"
+    )
+    for ending in ("\n", "\r\n"):
+        feed = read(tmp_path, 'separator = "\\n"\n', content % ending)
+        assert [str(fault) for fault in feed.faults] == []
+        assert [str(entry.prefix) for entry in feed.entries] == ["203.0.113.8/32", "203.0.113.9/32"]
+
+
+def test_totals_and_the_header_again_are_no_rows(tmp_path: Path) -> None:
+    totals = "," * 3 + " Grand  TOTAL,40" + "," * 6
+    content = f"{HEADER}\n{ROW}\n{HEADER}\n{ROW.replace('R-1', 'R-2')}\n{totals}\n"
+    feed = read(tmp_path, 'skip_rows = ["Total", "Grand total"]\n', content)
+    assert [str(fault) for fault in feed.faults] == []
+    assert (feed.rows, [entry.entry_id for entry in feed.entries]) == (2, ["R-1", "R-2"])
+    assert {fault.line for fault in read(tmp_path, "", content).faults} == {5}
+
+
+def test_a_wrong_delimiter_is_suspected(tmp_path: Path) -> None:
+    (fault,) = read(tmp_path, "", HEADER.replace(",", ";") + "\n").faults
+    assert (
+        "here are 1 values, ',' between them: are delimiter and skip_lines of the map right?"
+        in fault.expected
+    )
+
+
+def test_utf_16_without_its_mark_is_a_fault(tmp_path: Path) -> None:
+    feed = read(tmp_path, 'encoding = "utf-16"\n', f"{HEADER}\n{ROW}\n")
+    assert (places(feed), feed.is_whole) == ([(1, None)], False)
+    assert "utf-16" in feed.faults[0].found
 
 
 def test_undecodable_bytes_have_their_line(tmp_path: Path) -> None:
@@ -353,7 +431,15 @@ def test_a_faulty_constant_is_the_maps_fault(tmp_path: Path) -> None:
 
 def test_every_key_of_the_map_is_explained() -> None:
     text = (ROOT / "rules" / "README.md").read_text(encoding="utf-8")
-    keys = ["format", "encoding", "delimiter", "quote", "escape", "skip_lines", "separator", "time_zone"]
-    keys += ["date_formats", "ignore", "[columns]", "[constants]", "[values.status]", "[manifest]"]
+    keys = ["format", "encoding", "delimiter", "quote", "escape", "skip_lines", "skip_rows", "separator"]
+    keys += [
+        "time_zone",
+        "date_formats",
+        "ignore",
+        "[columns]",
+        "[constants]",
+        "[values.status]",
+        "[manifest]",
+    ]
     keys += ["update_every", "source", "missing_since", "reason"]
     assert [key for key in keys if f"`{key}`" not in text] == []

@@ -44,7 +44,7 @@ def test_it_says_what_was_seen_by_which_register_and_how_to_correct_it(tmp_path:
         "The register of authority, serial 7, of 2026-03-01 17:00:00 PKT.",
         "How to correct it",
         "If you have applied: send us the date of the application.",
-        "Nothing was blocked.",
+        "What saw them only looks on: it blocks nothing.",
     ):
         assert part in words
 
@@ -114,6 +114,19 @@ def test_who_was_not_flagged_is_asked_nothing(tmp_path: Path) -> None:
     assert "How to correct it" not in text
 
 
+def test_of_an_address_that_many_share_nothing_is_told(tmp_path: Path) -> None:
+    shared = replace(WITH_LOCAL, shared=WITH_LOCAL.local)
+    text = page(tmp_path / "e", "192.0.2.10", run([[NEW]], policy=shared))
+    assert text is not None
+    assert "Many subscribers share this address" in text
+    assert not re.search(r"1 VPN|WireGuard|198\.51", text)
+
+
+def test_the_operators_exceptions_are_no_issuer(tmp_path: Path) -> None:
+    known = replace(register(), source="authority+operator")
+    assert "The register of authority, serial" in made(tmp_path / "e", [NEW], with_register=known)
+
+
 def test_many_connections_stay_on_one_page(tmp_path: Path) -> None:
     rows = [
         replace(
@@ -152,7 +165,11 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = save(tmp_path / "e", pcap_events())
     options = [path, "--address", "198.51.100.23", "--letter"]
     assert command(*options, "--policy", str(RULES / "policy.toml")) == 0
-    assert "PKT" in capfd.readouterr().out
+    told = capfd.readouterr()
+    assert "PKT" in told.out
+    assert "whoever had the address then" in told.err
+    assert command(*options, "--between", "2026-01-01", "2027-01-02") == 0
+    assert capfd.readouterr().err == ""
     assert command(*options) == 0
     assert "times of UTC" in capfd.readouterr().out
     assert command(*options, "--between", "2026-01-01", "2026-01-02") == 1

@@ -16,6 +16,7 @@ from classifier.events import parse_time
 from classifier.lookup import Lookup, look_up
 from classifier.policy import Policy
 from classifier.register import Endpoint, Protocol, Register
+from classifier.register.snapshot import Source
 
 AT = parse_time("2026-11-22T12:00:00Z")
 REGISTER = Register.load(RULES / "register.csv")
@@ -74,6 +75,19 @@ def test_an_endpoint_outside_is_dialled_by_a_subscriber_without_an_entry() -> No
     assert verdicts(found, "endpoint", who)["ipsec"] == ("unregistered", "flag")
     (ipsec,) = [flow for flow in found.flows if (flow.remote, flow.protocol) == (who, "ipsec")]
     assert ipsec.why == "No registration matched that subscriber."
+
+
+def test_the_issues_of_the_feeds_in_a_store_are_named() -> None:
+    sources = (
+        Source("licences", 3, AT - 10**9, AT, "", AT),
+        Source("operator", 9, AT, None, "", AT),
+        Source("regulator", 51, AT - 2 * 10**9, AT, "", AT),
+    )
+    store = Register.merge(REGISTER.entries, sources, serial=8, first_record_ns=0, sha256="")
+    found = look_up(ip_address("198.51.100.23").packed, store, POLICY, AT)
+    assert "    with regulator 51, issued 2026-11-22 11:59:58 UTC\n" in found.text()
+    assert [feed["serial"] for feed in found.item()["register"]["feeds"]] == [3, 51]
+    assert ask("198.51.100.23").item()["register"]["feeds"] == []
 
 
 def test_time_decides() -> None:

@@ -16,8 +16,8 @@ from test_pipeline import DAY, NEW, POLICY, WITH_LOCAL, entry, register, run
 from classifier import cli
 from classifier.event_file import EventFiles
 from classifier.plan import NEEDS_ALL, Plan
-from classifier.policy import Policy
-from classifier.register import Entry, Register
+from classifier.policy import Action, Policy, Rule, Verdict
+from classifier.register import Entry, Kind, Register
 from classifier.rejudge import Flows, Rejudge
 
 HASH = "1" * 64
@@ -95,6 +95,18 @@ def test_what_a_complete_feed_lacks_goes_to_grace_and_is_flagged_after_it(tmp_pa
     assert "Flagged when the grace of what is missing is over: 2 flows, 1 case, 1 entry" in list(
         made.lines(20)
     )
+
+
+def test_who_dials_a_server_that_the_feed_lacks_is_told_of_its_grace_too(tmp_path: Path) -> None:
+    """The verdict is `unregistered` at once; a rule observes it for as long as the other end is in grace."""
+    server = entry("198.51.100.20/32", until_s=None)._replace(kind=Kind.LICENSED_PROVIDER)
+    missing = server._replace(missing_since_ns=T0 + 3_600 * SECOND)
+    spared = Rule("spared", Action.OBSERVE, other_ends=frozenset({Verdict.EXPIRED_IN_GRACE}))
+    policy = replace(WITH_LOCAL, grace_ns=DAY * SECOND, rules=(spared, *WITH_LOCAL.rules))
+    made = plan(tmp_path / "e", FLOWS, register(server), issued(missing), policy)
+    assert changes(made) == [("licensed_provider", "unregistered", "entry missing from the feed")]
+    assert made.newly_flagged.flows == 0
+    assert made.after_grace.item() == {"flows": 2, "cases": 1, "entries": 1}
 
 
 def test_an_end_that_passes_meanwhile_is_told_from_a_change_of_the_entry(tmp_path: Path) -> None:

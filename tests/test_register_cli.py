@@ -210,8 +210,8 @@ def test_the_same_faults_can_be_set_aside(
     assert "zubaida" not in err.lower()
     code, out, err = run(capsys, *arguments, "--set-aside", faults, "--max-faults", "0.2%")
     assert code == 0, err
-    assert "33 faulty rows were left out" in out
-    assert "prefixes are approved for two registrants at once" in err
+    assert "33 faulty rows left out" in out
+    assert "prefixes that are approved for two registrants at once: 1;" in err
     register = Register.load(db)
     assert len({entry.entry_id for entry in register.entries}) == 30_000 - 29 + 6
     assert "C-1" not in {entry.entry_id for entry in register.entries}
@@ -263,6 +263,47 @@ def test_check_prints_faults_and_warnings(tmp_path: Path, capsys: pytest.Capture
     assert len(out.splitlines()) == 3
 
 
+def test_warnings_name_both_rows_and_do_not_flood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The wide prefix comes last; an IPv6 prefix whose first bytes lie below an IPv4 one is in none."""
+    form, feed, db = tmp_path / "map.toml", tmp_path / "feed.csv", tmp_path / "register.db"
+    form.write_text('[constants]\nkind = "vpn_registration"\nstatus = "approved"\ncategory = "bank"\n')
+    rows = [f"R-{number},39.1.0.{number}" for number in range(1, 25)]
+    rows += ["R-30,2400:adc0::/48", "R-31,39.0.0.0/12", "R-32,39.1.0.1"]
+    lines = ["entry_id,prefix,valid_from,status_since", *(f"{row},2026-01-01,2026-01-01" for row in rows)]
+    feed.write_text("\n".join(lines) + "\n")
+    code, out, _ = run(capsys, "check", feed, "--map", form)
+    said = [line for line in out.splitlines() if "inside" in line]
+    assert (code, len(said)) == (1, 21)
+    assert said[0] == (
+        f"warning: {feed}:2: prefix: found 39.1.0.1/32, inside 39.0.0.0/12 of R-31 (line 27); expected a "
+        "prefix of its own, unless the one is a customer of the other"
+    )
+    assert "5 rows more with prefixes inside 39.0.0.0/12 of R-31" in said[-1]
+    assert "2400:adc0" not in out
+    update = ("--next-update", "2026-11-27T13:00:00Z")
+    code, _, err = run(
+        capsys, "import", feed, "--map", form, "--source", "regulator", "--db", db, *ISSUE, *update
+    )
+    assert code == 0
+    assert "warning: very short prefixes: 1;" in err
+    code, out, _ = run(capsys, "check", db, "--no-warnings")
+    assert "prefix of R-32: found 39.1.0.1/32, approved for R-1 at the same time" in out
+
+
+def test_another_map_beside_the_feed_is_no_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed, form, other = tmp_path / "feed.csv", tmp_path / "feed.toml", tmp_path / "new.toml"
+    feed.write_bytes(FEED.read_bytes())
+    for path in (form, other):
+        path.write_bytes(MAP.read_bytes())
+    assert run(capsys, "check", feed, "--map", other, "--no-warnings")[0] == 0
+    code, out, _ = run(capsys, "check", feed)
+    assert code == 1
+    assert f"{form}: found a map of a feed; expected a manifest" in out
+    assert "no such key" not in out
+
+
 def test_check_knows_our_networks_from_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "check", ROOT / "rules" / "register.csv", "--no-warnings")
     assert (code, out) == (0, out)
@@ -303,7 +344,7 @@ def test_a_week_from_feed_to_history(tmp_path: Path, capsys: pytest.CaptureFixtu
     later = tmp_path / "later.csv"
     lines_of_feed = FEED.read_bytes().splitlines(keepends=True)
     later.write_bytes(b"".join(line for line in lines_of_feed if b"0104" not in line))
-    issue = ("--serial", "49", "--issued-at", "2026-11-27T13:00:00Z")
+    issue = ("--serial", "49", "--issued-at", "2026-11-21T13:00:00Z")
     code, out, err = run(capsys, *command, later, *issue)
     assert code == 1
     assert "--accept-shrink vpn_registration" in err
@@ -313,7 +354,7 @@ def test_a_week_from_feed_to_history(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     code, out, err = run(capsys, "history", "REG/2026/0104", "--db", db)
     assert code == 0
-    assert "missing_since 2026-11-27T13:00:00Z (was none)" in out
+    assert "missing_since 2026-11-21T13:00:00Z (was none)" in out
     assert "feed 49 of regulator" in out
 
     exported = tmp_path / "out.csv"
@@ -333,6 +374,53 @@ def test_a_week_from_feed_to_history(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (code, err) == (0, "")
     assert Register.load(db) == before
     assert run(capsys, "export", "--db", db, "--serial", "1", "-o", exported)[0] == 1
+
+
+def test_an_exception_for_everybody_or_in_a_store_by_mistake_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--until", "2099-12-15", "--reason", "other", "--db", tmp_path / "register.db")
+    code, _, err = run(capsys, "except", "203.0.113.7", *options)
+    assert (code, "was made just now, and holds nothing else" in err) == (0, True)
+    code, _, err = run(capsys, "except", "0.0.0.0/0", *options)
+    assert (code, err) == (
+        0,
+        "vpn-classifier: warning: 0.0.0.0/0 is a very short prefix: whoever has an address in it passes\n",
+    )
+
+
+def test_history_without_an_entry_names_every_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "register.db"
+    code, _, err = run(
+        capsys,
+        "import",
+        FEED,
+        "--map",
+        MAP,
+        "--source",
+        "regulator",
+        "--db",
+        db,
+        "--serial",
+        "48",
+        "--issued-at",
+        "2099-11-20T13:00:00Z",
+    )
+    assert code == 0
+    assert "issued_at is still to come" in err
+    run(capsys, "except", "203.0.113.99", "--until", "2099-12-15", "--reason", "feed_error", "--db", db)
+    code, out, _ = run(capsys, "history", "--db", db)
+    first, second = out.splitlines()
+    assert first.startswith("serial 1, 20")
+    assert first.endswith(": feed 48 of regulator, issued 2099-11-20T13:00:00Z: 6 new")
+    assert second.startswith("serial 2, 20")
+    assert ": exception 1 of operator" in second
+    assert run(capsys, "history", "--db", tmp_path / "none.db")[0] == 1
+    issue = ("--serial", "49", "--issued-at", "2026-11-20T13:00:00Z")
+    code, _, err = run(capsys, "import", FEED, "--map", MAP, "--source", "regulator", "--db", db, *issue)
+    assert (code, "issued_at is earlier than that of the former issue" in err) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,15 @@ def test_faulty_rows_refuse_the_feed_or_are_set_aside(desk: Desk, tmp_path: Path
     assert list(faults[0]) == ["file", "line", "column", "found", "expected"]
 
 
+def test_the_list_of_faults_is_this_weeks(desk: Desk, tmp_path: Path) -> None:
+    faults = tmp_path / "FAULTS.csv"
+    bad = [*many(200), {"entry_id": "R-1", "prefix": "198.51.100.1/24"}]
+    desk.feed(bad, set_aside=faults)
+    assert len(faults.read_text(encoding="utf-8").splitlines()) == 2
+    desk.feed(many(200), set_aside=faults)
+    assert len(faults.read_text(encoding="utf-8").splitlines()) == 1
+
+
 def test_a_faulty_row_of_nobody_makes_nothing_missing(desk: Desk, tmp_path: Path) -> None:
     """It may be the very row that seems to be missing."""
     desk.feed(many(200))

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -391,6 +392,10 @@ def test_prune_keeps_the_present_and_the_state_at_that_serial(tmp_path: Path) ->
     with fault("no serial 3; expected one of those that it keeps: from 4 to 7"):
         Register.load(path, 3)
     assert prune(path, 4) == (4, 0)
+    assert prune(path, 2) == (4, 0)  # what is gone does not come back
+    with fault("no serial 2; expected one of those that it keeps: from 4 to 7"):
+        Register.load(path, 2)
+    assert prune(path, "2020-01-01") == (4, 0)
     # The state at that time is the oldest that is kept.
     assert prune(path, "2026-11-23T12:00:00Z") == (5, 1)
     assert Register.load(path) == before[7]
@@ -540,10 +545,14 @@ def test_a_preview_is_the_register_that_the_import_gives(tmp_path: Path) -> None
     import_feed(request(first, 1), db)
     assert set(empty.entries) == set(Register.load(db).entries)
     content = db.read_bytes()
-    would_be, imported = preview(request(second, 2), db)
+    then = replace(request(second, 2), map_path=tmp_path / "map.toml")
+    (tmp_path / "map.toml").write_text("[manifest]\nfirst_record = 2026-03-01T00:00:00Z\n")
+    would_be, imported = preview(then, db)
     assert db.read_bytes() == content
-    import_feed(request(second, 2), db)
+    import_feed(then, db)
     now = Register.load(db)
-    assert set(would_be.entries) == set(now.entries)
+    assert would_be.entries == now.entries
+    assert (would_be.first_record_ns, would_be.sha256) == (now.first_record_ns, now.sha256)
+    assert would_be.first_record_ns == 1_772_323_200 * 10**9
     assert (imported.serial, would_be.serial) == (now.serial, now.serial)
     assert (would_be.issued_at_ns, would_be.next_update_ns) == (now.issued_at_ns, now.next_update_ns)

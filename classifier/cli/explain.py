@@ -20,6 +20,8 @@ verdict, and which registration or correction would have led to another one.
 With --address the flows come in the order in which they began, after a line that counts them. --letter
 prints one page for the subscriber of that address instead, in plain text and without anybody else's data:
 what was seen, the register that was asked, and how to correct it; times are those of the policy's zone.
+Name with --between since when the address has been theirs: what was seen before is the former holder's.
+Times without an offset, and bare days, are UTC.
 
 \b
 Examples:
@@ -27,7 +29,8 @@ Examples:
   vpn-classifier explain events.jsonl --address 192.0.2.10 --between 2026-11-20 2026-11-21T12:00:00+05:00
       a caller asks about yesterday
   vpn-classifier explain events.jsonl --flow 4611686018427387904
-  vpn-classifier explain events.jsonl --address 192.0.2.10 --letter --policy rules/policy.toml > letter.txt
+  vpn-classifier explain events.jsonl --address 192.0.2.10 --letter --policy rules/policy.toml \\
+      --between 2026-11-20 2026-11-27 > letter.txt
 
 \b
 Exit codes: 0 done, 1 the file cannot be understood or no flow fits, 2 usage.
@@ -66,6 +69,10 @@ def command(
 
     def run() -> int:
         if letter:
+            if between is None:
+                say(
+                    "without --between this is about all the time of the events, whoever had the address then"
+                )
             text = letter_for(events, wanted, _zone(policy), say)
             if text is not None:
                 print(text, end="")

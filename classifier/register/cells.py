@@ -31,7 +31,8 @@ TELEPHONE_OR_IDENTITY: Final = re.compile(r"\+?(?:[\s().-]*\d){10,}[\s().-]*$")
 IDENTITY_CARD: Final = re.compile(r"(?<!\d)\d{5}-\d{7}-\d(?!\d)")
 OPAQUE_ID: Final = re.compile(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$", re.ASCII)
 LIKE_IPV4: Final = re.compile(
-    r"\d{1,3}(\.\d{1,3}){2,3}(/\d{0,3}|[/ ]\d{1,3}(\.\d{1,3}){3}| ?[-\u2013] ?\d{1,3}(\.\d{1,3}){0,3})?(:\d{0,6})?$",
+    r"\d{1,3}(\.\d{1,3}){2,3}"
+    r"(/\d{0,3}|[/ ]\d{1,3}(\.\d{1,3}){3}| ?[-\u2013] ?\d{1,3}(\.\d{1,3}){0,3})?(:\d{0,6})?$",
     re.ASCII,
 )
 # Two colons side by side, or so many that it is no time, number or hardware address.
@@ -240,25 +241,12 @@ def _prefixes(text: str, separator: str) -> list[Prefix]:
     """A prefix, or what a range of addresses or a netmask stands for; ValueError says what was expected."""
     text = text.replace(" /", "/").replace("/ ", "/")
     try:
-        if found := RANGE.match(text):
-            ends = [ipaddress.IPv4Address(end) for end in found.groups()]
-            return [
-                Prefix(net.network_address.packed, net.prefixlen)
-                for net in ipaddress.summarize_address_range(*ends)
-            ]
-        if found := NETMASK.match(text):
-            net = ipaddress.IPv4Network("/".join(found.groups()))
-            return [Prefix(net.network_address.packed, net.prefixlen)]
-    except ValueError:
-        what = (
-            "a range from its first to its last address"
-            if RANGE.match(text)
-            else "a netmask without host bits"
-        )
-        raise ValueError(f"{what}, or a prefix like 203.0.113.0/24") from None
-    try:
         return [Prefix.parse(text)]
     except ValueError:
+        if found := RANGE.match(text):
+            return _range(*found.groups())
+        if found := NETMASK.match(text):
+            return _network(*found.groups())
         if LEADING_ZERO.match(text):
             raise ValueError(
                 "numbers without zeros before them (some programs read those as octal)"
@@ -267,6 +255,24 @@ def _prefixes(text: str, separator: str) -> list[Prefix]:
         if len(parts) > 1 and all(map(_is_like_prefix, parts)):
             raise ValueError(_divided_by(separator, "prefixes")) from None
         raise
+
+
+def _range(first: str, last: str) -> list[Prefix]:
+    try:
+        networks = ipaddress.summarize_address_range(
+            ipaddress.IPv4Address(first), ipaddress.IPv4Address(last)
+        )
+        return [Prefix(network.network_address.packed, network.prefixlen) for network in networks]
+    except ValueError:
+        raise ValueError("a range from its first to its last address, or a prefix") from None
+
+
+def _network(address: str, netmask: str) -> list[Prefix]:
+    try:
+        network = ipaddress.IPv4Network(f"{address}/{netmask}")
+    except ValueError:
+        raise ValueError("a network without host bits and its netmask, or a prefix") from None
+    return [Prefix(network.network_address.packed, network.prefixlen)]
 
 
 def _divided_by(separator: str, what: str) -> str:

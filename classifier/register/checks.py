@@ -25,7 +25,7 @@ from classifier.register.manifest import beside, read_manifest
 from classifier.register.prefixes import Prefix, PrefixTable, last_address
 from classifier.register.sqlite import SqliteStore
 
-__all__ = ["Checked", "check", "contradictions", "doubts"]
+__all__ = ["Checked", "check", "contradictions", "doubts", "is_very_short"]
 
 REGISTRANTS: Final = (Kind.VPN_REGISTRATION, Kind.IP_WHITELIST)
 TOLD: Final = 20  # warnings of a sort; more would only hide the others
@@ -132,7 +132,7 @@ def contradictions(
                         place,
                         (longest, index),
                         column,
-                        f"{entries[index].prefix}, approved for {{other}} ({{where}}) at the same time",
+                        f"{entries[index].prefix}, approved for {{other}} at the same time",
                         "one registrant for a prefix at a time: an end for the former one",
                     )
                 if longest is None or _end(entries[index]) > _end(entries[longest]):
@@ -160,20 +160,19 @@ def doubts(entries: Sequence[Entry], place: Place, column: str = "prefix") -> It
         return of_sort[sort] <= TOLD
 
     for index, entry in enumerate(entries):
-        address, length = entry.prefix
+        address = entry.prefix.address
         file, line = place(index)
         for what in special.covering(address):
             if told(f"{what} addresses"):
                 yield Fault(file, line, column, f"{entry.prefix}, {what} addresses", "a public prefix")
-        if length < SHORTEST[len(address)]:
+        if is_very_short(entry.prefix):
             found = f"{entry.prefix}, a very short prefix"
             expected = f"/{SHORTEST[len(address)]} or longer, unless that many addresses are meant"
             yield Fault(file, line, column, found, expected)
     for kind in REGISTRANTS:
         above: list[int] = []
         for index in _approved(entries, kind):
-            address, _ = entries[index].prefix
-            while above and address > last_address(*entries[above[-1]].prefix):
+            while above and not _may_hold(entries[above[-1]], entries[index]):
                 above.pop()
             for outer in reversed(above[-16:]):
                 if (
@@ -182,20 +181,22 @@ def doubts(entries: Sequence[Entry], place: Place, column: str = "prefix") -> It
                     and entries[outer].entry_id != entries[index].entry_id
                     and _overlap(entries[outer], entries[index])
                 ):
-                    if told(f"prefixes inside {entries[outer].prefix} of {entries[outer].entry_id}"):
-                        yield _fault(
-                            entries,
-                            place,
-                            (outer, index),
-                            column,
-                            f"{entries[index].prefix}, inside {entries[outer].prefix} of {{other}} ({{where}})",
-                            "a prefix of its own, unless the one is a customer of the other",
-                        )
+                    name = entries[outer].entry_id
+                    if told(f"prefixes inside {entries[outer].prefix} of {name}"):
+                        file, line = place(index)
+                        found = f"{entries[index].prefix}, inside {entries[outer].prefix} of {name}"
+                        expected = "a prefix of its own, unless the one is a customer of the other"
+                        yield Fault(file, line, column, f"{found}{_where(place, outer, file)}", expected)
                     break
             above.append(index)
     for sort, count in of_sort.items():
         if count > TOLD:
             yield Fault(place(0)[0], None, column, f"{count - TOLD:,} rows more with {sort}", "as above")
+
+
+def is_very_short(prefix: Prefix) -> bool:
+    """Whether it is for more addresses than most registrants have."""
+    return prefix.length < SHORTEST[len(prefix.address)]
 
 
 def _approved(entries: Sequence[Entry], kind: Kind) -> list[int]:
@@ -232,10 +233,25 @@ def _fault(
     """Put at the later row of the two; in a store, which has no lines, both are named by their ids."""
     earlier, later = sorted(both)
     file, line = place(later)
-    other_file, other_line = place(earlier)
-    other = entries[earlier].entry_id
-    if other_line is None:
-        found = found.replace(" ({where})", "")
+    if line is None:
         column = f"{column} of {entries[later].entry_id}"
-    where = f"line {other_line}" + ("" if other_file == file else f" of {other_file}")
-    return Fault(file, line, column, found.format(other=other, where=where), expected)
+    other = entries[earlier].entry_id + _where(place, earlier, file)
+    return Fault(file, line, column, found.format(other=other), expected)
+
+
+def _where(place: Place, index: int, here: str) -> str:
+    """Where the other row stands; a store has no lines."""
+    file, line = place(index)
+    if line is None:
+        return ""
+    return f" (line {line})" if file == here else f" (line {line} of {file})"
+
+
+def _may_hold(outer: Entry, entry: Entry) -> bool:
+    """Whether a prefix that came before can still hold what comes now, in the order of `_approved`."""
+    address = entry.prefix.address
+    return (
+        outer.source == entry.source
+        and len(outer.prefix.address) == len(address)
+        and address <= last_address(*outer.prefix)
+    )

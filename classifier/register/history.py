@@ -1,6 +1,7 @@
 """What an entry was, change by change, in words; and which history is forgotten.
 
-In: a store, and the id of an entry or an address that it covers. Out: lines for people.
+In: a store, and the id of an entry or an address that it covers, or neither: then the changes of the whole
+store. Out: lines for people.
 """
 
 import ipaddress
@@ -14,7 +15,7 @@ from classifier.register.entry import Entry
 from classifier.register.sqlite import SqliteStore
 from classifier.register.store import Change, Version
 
-__all__ = ["history", "prune"]
+__all__ = ["changes", "history", "prune"]
 
 SHOWN: Final = (
     "kind",
@@ -30,6 +31,21 @@ SHOWN: Final = (
     "reason",
 )
 WHAT: Final = {"import": "feed", "except": "exception", "withdraw": "withdrawal"}
+
+
+def changes(db: Path) -> Iterator[str]:
+    """A line for every change that the store still knows, the latest last."""
+    with SqliteStore.reading(db) as store:
+        done = store.changes()
+    if not done:
+        raise RegisterError(
+            [Fault(str(db), None, None, "a store without a change", "`register import` first")]
+        )
+    for change in done:
+        counts = ", ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in change.counts.items() if count
+        )
+        yield f"{_headline(change)}: {counts or 'nothing changed'}"
 
 
 def history(db: Path, entry: str) -> Iterator[str]:
@@ -72,10 +88,11 @@ def prune(db: Path, before: int | str) -> tuple[int, int]:
         if serial > store.latest():
             found, expected = f"no serial {serial}", f"one up to {store.latest()}"
             raise RegisterError([Fault(str(db), None, "--before", found, expected)])
-        gone = store.prune(serial) if serial else 0
+        gone = store.prune(serial)
+        oldest = store.oldest()
     if gone:
         SqliteStore.compact(db)
-    return serial, gone
+    return oldest, gone
 
 
 def _lines(
@@ -96,12 +113,16 @@ def _lines(
         if change is None:
             yield f"  serial {serial} or before (pruned)"
         else:
-            yield (
-                f"  serial {serial}, {_time(change.at_ns)}: {WHAT[change.action]} {change.source_serial} of "
-                f"{change.source}, issued {_time(change.issued_at_ns)}"
-            )
+            yield f"  {_headline(change)}"
         for line in lines:
             yield f"    {line}"
+
+
+def _headline(change: Change) -> str:
+    return (
+        f"serial {change.serial}, {_time(change.at_ns)}: {WHAT[change.action]} {change.source_serial} of "
+        f"{change.source}, issued {_time(change.issued_at_ns)}"
+    )
 
 
 def _what(before: Entry | None, row: Entry) -> str:

@@ -14,17 +14,18 @@ from typing import Final
 
 from classifier.errors import Fault, OutputError, RegisterError
 from classifier.register.changes import COUNTS, IRREPLACEABLE, Changes, Loss, changes_of
-from classifier.register.checks import contradictions
+from classifier.register.checks import contradictions, is_very_short
 from classifier.register.entry import Entry, Kind
 from classifier.register.feed import Feed, read_feed
 from classifier.register.feed_map import FeedMap
 from classifier.register.manifest import Manifest, beside, read_manifest
-from classifier.register.snapshot import Register, Source
+from classifier.register.snapshot import Register
 from classifier.register.sqlite import SqliteStore
 from classifier.register.store import OPERATOR, Change, host_time_ns
 
 __all__ = ["Imported", "Request", "import_feed", "preview", "write_faults"]
 
+CLOCKS_DIFFER_NS: Final = 3_600 * 1_000_000_000
 SHOWN: Final = 50  # faults of a feed that is refused
 
 
@@ -62,13 +63,21 @@ class Imported:
     is_repeated: bool = False
     contradictions: int = 0
     """How many prefixes the feed has approved for two registrants at once."""
+    very_short: int = 0
+    """How many rows it has for more addresses than most registrants have."""
+    is_early: bool = False
+    """Issued, as it says, after now."""
+    is_older: bool = False
+    """Issued, as it says, before the former issue of its source."""
 
 
 def import_feed(request: Request, db: Path, now_ns: int | None = None) -> Imported:
     """Read the feed and commit it; RegisterError and ConfigError say why nothing was changed."""
     form, feed, manifest = _read(request)
     options = _options(request, form, manifest)
-    if feed.faults and request.set_aside is not None:
+    now_ns = host_time_ns() if now_ns is None else now_ns
+    # Also when there is no fault: a list of last week's would look like this week's.
+    if request.set_aside is not None:
         write_faults(request.set_aside, feed.faults, _inputs(request, db))
     with SqliteStore.writing(db) as store:
         last = store.last_change(request.source)
@@ -79,55 +88,30 @@ def import_feed(request: Request, db: Path, now_ns: int | None = None) -> Import
         losses = [loss for loss in changes.losses() if loss.kind not in request.accepted]
         if losses:
             raise RegisterError([_refused(request, loss) for loss in losses])
-        counts = {name: changes.total(name) for name in COUNTS} | {"faulty_rows": feed.faulty_rows}
-        change = Change(
-            action="import",
-            source=request.source,
-            source_serial=manifest.serial,
-            issued_at_ns=manifest.issued_at_ns,
-            next_update_ns=manifest.next_update_ns,
-            first_record_ns=manifest.first_record_ns,
-            sha256=feed.sha256,
-            options_sha256=options,
-            at_ns=host_time_ns() if now_ns is None else now_ns,
-            counts=counts,
-        )
+        change = _change(request, feed, manifest, changes, options, now_ns)
         serial = store.commit(change, changes.rows, _set_aside(request, feed))
     count = sum(1 for _ in contradictions(feed.entries, feed.place, ()))
-    return Imported(manifest, feed, changes, serial, contradictions=count)
+    return Imported(
+        manifest,
+        feed,
+        changes,
+        serial,
+        contradictions=count,
+        very_short=sum(is_very_short(entry.prefix) for entry in feed.entries),
+        is_early=manifest.issued_at_ns > now_ns + CLOCKS_DIFFER_NS,
+        is_older=last is not None and manifest.issued_at_ns < last.issued_at_ns,
+    )
 
 
 def preview(request: Request, db: Path) -> tuple[Register, Imported]:
     """The register as it would be after that import; nothing is written, and a loss does not stop it."""
-    _, feed, manifest = _read(request)
-    source = Source(
-        request.source, manifest.serial, manifest.issued_at_ns, manifest.next_update_ns, feed.sha256, None
-    )
-    if not db.exists():
-        changes = _changes(request, feed, manifest, ())
-        register = Register.merge(
-            changes.rows,
-            (source,),
-            serial=1,
-            first_record_ns=manifest.first_record_ns,
-            sha256=feed.sha256,
-        )
-        return register, Imported(manifest, feed, changes, 1)
-    with SqliteStore.reading(db) as store:
+    form, feed, manifest = _read(request)
+    with SqliteStore.copied(db) as store:
         _refuse_older(request, manifest, store.last_change(request.source))
         changes = _changes(request, feed, manifest, store.rows_of(request.source))
-        before = store.register()
-    put = {(row.source, row.entry_id, row.prefix) for row in changes.rows}
-    rows = [row for row in before.entries if (row.source, row.entry_id, row.prefix) not in put]
-    others = [other for other in before.sources if other.name != request.source]
-    register = Register.merge(
-        rows + changes.rows,
-        tuple(sorted([*others, source], key=lambda each: each.name)),
-        serial=before.serial + 1,
-        first_record_ns=before.first_record_ns,
-        sha256=feed.sha256,
-    )
-    return register, Imported(manifest, feed, changes, before.serial + 1)
+        change = _change(request, feed, manifest, changes, _options(request, form, manifest), host_time_ns())
+        serial = store.commit(change, changes.rows, _set_aside(request, feed))
+        return store.register(), Imported(manifest, feed, changes, serial)
 
 
 def write_faults(path: Path, faults: Sequence[Fault], keep: Sequence[Path] = ()) -> None:
@@ -281,6 +265,23 @@ def _refuse_older(request: Request, manifest: Manifest, last: Change | None) -> 
 
 def _set_aside(request: Request, feed: Feed) -> frozenset[str]:
     return feed.faulty_ids if request.set_aside is not None else frozenset()
+
+
+def _change(
+    request: Request, feed: Feed, manifest: Manifest, changes: Changes, options: str, now_ns: int
+) -> Change:
+    return Change(
+        action="import",
+        source=request.source,
+        source_serial=manifest.serial,
+        issued_at_ns=manifest.issued_at_ns,
+        next_update_ns=manifest.next_update_ns,
+        first_record_ns=manifest.first_record_ns,
+        sha256=feed.sha256,
+        options_sha256=options,
+        at_ns=now_ns,
+        counts={name: changes.total(name) for name in COUNTS} | {"faulty_rows": feed.faulty_rows},
+    )
 
 
 def _changes(request: Request, feed: Feed, manifest: Manifest, former: Iterable[Entry]) -> Changes:

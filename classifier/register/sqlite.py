@@ -83,6 +83,15 @@ CHANGE_COLUMNS: Final = (
     "at_ns, counts, serial"
 )
 WAIT_S: Final = 30.0
+# What "read-only" means to who wants to read (SQLite must write first), and to who wants to write.
+READONLY_READING: Final = (
+    "a store that an interrupted import left to be restored",
+    "`register check` to be run once by somebody who may write it",
+)
+READONLY_WRITING: Final = (
+    "a store or a directory that may not be written",
+    "the right to write both: the journal of a change stands beside the store",
+)
 
 
 class SqliteStore:
@@ -147,7 +156,7 @@ class SqliteStore:
             raise _error(
                 path, "a file that is no store", "a store that `register import` wrote, or a new path"
             )
-        with _in_words(path):
+        with _in_words(path, READONLY_WRITING):
             connection = _connect(path, "rw", wait_s)
             try:
                 connection.execute("PRAGMA cache_spill = OFF")
@@ -155,14 +164,27 @@ class SqliteStore:
                 if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     _check_file(path, connection)
                 else:
-                    for statement in SCHEMA.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    _create(connection)
                 yield cls(path, connection)
                 connection.execute("COMMIT")
             finally:
                 connection.close()  # without a commit this rolls back
+
+    @classmethod
+    @contextmanager
+    def copied(cls, path: Path) -> Iterator["SqliteStore"]:
+        """A store in memory, to try things on: the same as the file, or empty without one."""
+        with _in_words(path):
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            try:
+                if path.exists() and path.stat().st_size:
+                    with cls.reading(path) as store:
+                        store._connection.backup(connection)
+                else:
+                    _create(connection)
+                yield cls(path, connection)
+            finally:
+                connection.close()
 
     def latest(self) -> int:
         """Serial of the last change; 0 in an empty store."""
@@ -170,7 +192,7 @@ class SqliteStore:
 
     def register(self, serial: int | None = None) -> Register:
         """The state after that change, by default the last; RegisterError when there is none."""
-        latest, oldest = self.latest(), self._oldest()
+        latest, oldest = self.latest(), self.oldest()
         if not latest:
             raise _error(self._path, "a store without an import", "`register import` to fill it")
         if serial is None:
@@ -316,6 +338,8 @@ class SqliteStore:
 
     def prune(self, serial: int) -> int:
         """Forget what was only before that state; how many row versions that were."""
+        if serial <= self.oldest():
+            return 0  # gone before, and no earlier state comes back
         execute = self._connection.execute
         count = execute("DELETE FROM entry WHERE to_serial <= ?", (serial,)).rowcount
         execute("DELETE FROM set_aside WHERE serial < ?", (serial,))
@@ -344,7 +368,8 @@ class SqliteStore:
         found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
-    def _oldest(self) -> int:
+    def oldest(self) -> int:
+        """Serial of the oldest state that can be had; 0 in an empty store."""
         return int(
             self._one("SELECT coalesce((SELECT serial FROM pruned), (SELECT min(serial) FROM change), 0)")[0]
         )
@@ -461,6 +486,13 @@ def _connect(path: Path, mode: str, wait_s: float) -> sqlite3.Connection:
     )
 
 
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
 def _check_file(path: Path, connection: sqlite3.Connection) -> None:
     """Whether the file is a store, of a format that is known, and as long as it says."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -477,7 +509,7 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _in_words(path: Path, readonly: tuple[str, str] = READONLY_READING) -> Iterator[None]:
     """Errors of the database as errors of its file."""
     try:
         yield
@@ -485,8 +517,7 @@ def _in_words(path: Path) -> Iterator[None]:
         if "locked" in str(error) or "busy" in str(error):
             found, expected = "a store that another command is using", "to be tried again when that is done"
         elif "readonly" in str(error):
-            found = "a store that an interrupted import left to be restored"
-            expected = "`register check` to be run once by somebody who may write it"
+            found, expected = readonly
         else:
             found, expected = str(error), "a store that can be opened, with room beside it for its journal"
         raise _error(path, found, expected) from None

@@ -62,6 +62,9 @@ class Store(Protocol):
     def latest(self) -> int:
         """Serial of the last change; 0 in an empty store."""
 
+    def oldest(self) -> int:
+        """Serial of the oldest state that can be had; 0 in an empty store."""
+
     def register(self, serial: int | None = None) -> Register:
         """The state after that change, by default the last."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from classifier.cli.common import DONE, guarded, printable, valid_time
+from classifier.cli.common import DONE, guarded, printable, say, valid_time
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ def command(
     withdraw: Annotated[str | None, typer.Option(metavar="ID", help="End this exception now.")] = None,
 ) -> None:
     from classifier.events import parse_time, rfc3339
+    from classifier.register.checks import is_very_short
     from classifier.register.entry import Endpoint, Protocol, Reason, Side
     from classifier.register.exceptions import Decision, make_exception, withdraw_exception
     from classifier.register.prefixes import Prefix
@@ -90,11 +91,16 @@ def command(
     )
 
     def run() -> int:
+        is_new = not db.exists()
         entry_id, serial = make_exception(decision, db)
         print(
             f"{entry_id}: {decision.prefix} until {rfc3339(decision.until_ns)[:19]}Z, {decision.reason}; "
             f"serial {serial} of {printable(str(db))}. It counts from the next load of the register."
         )
+        if is_new:
+            say(f"warning: {db} was made just now, and holds nothing else: is it the store that is used?")
+        if is_very_short(decision.prefix):
+            say(f"warning: {decision.prefix} is a very short prefix: whoever has an address in it passes")
         return DONE
 
     raise typer.Exit(guarded(run))

@@ -36,7 +36,10 @@ def command(
         str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", callback=valid_time, help="Judge by this time, not by now.")
+        str | None,
+        typer.Option(
+            metavar="TIME", callback=valid_time, help="Judge by this time (UTC unless it says), not by now."
+        ),
     ] = None,
     within: Annotated[
         str,

@@ -127,6 +127,7 @@ def show(done: Imported, request: Request, what: str) -> None:
 
     from classifier.events import rfc3339
     from classifier.register.changes import COUNTS
+    from classifier.words import number
 
     manifest, feed, changes = done.manifest, done.feed, done.changes
     issued = rfc3339(manifest.issued_at_ns)[:19] + "Z"
@@ -141,24 +142,37 @@ def show(done: Imported, request: Request, what: str) -> None:
         table.add_row("all", "", *(f"{changes.total(name):,}" for name in COUNTS))
         console(sys.stdout.isatty()).print(table)
     for (kind, was, now), rows in sorted(changes.statuses.items()):
-        print(f"{kind}: {rows:,} rows {was} -> {now}")
+        print(f"{kind}: {number(rows, 'row')} {was} -> {now}")
     if feed.faulty_rows:
         print(
-            f"{feed.faulty_rows:,} faulty rows were left out; what the store had of their "
-            f"{len(feed.faulty_ids):,} entries stays as it was: {printable(str(request.set_aside))}"
+            f"{number(feed.faulty_rows, 'faulty row')} left out; what the store had of their "
+            f"{number(len(feed.faulty_ids), 'entry', 'entries')} stays as it was: "
+            f"{printable(str(request.set_aside))}"
         )
     if feed.unnamed_rows and request.is_complete:
         say(
-            f"warning: {feed.unnamed_rows:,} faulty rows do not say whose they are, so nothing was marked as "
-            "missing: what seems to be might be theirs"
+            f"warning: faulty rows that do not say whose they are: {feed.unnamed_rows:,}; so nothing was "
+            "marked as missing, since what seems to be might be theirs"
         )
     if changes.backdated:
         say(
-            f"warning: {changes.backdated:,} rows have another state, but the status_since that they had: "
+            f"warning: rows with another state, but the status_since that they had: {changes.backdated:,}; "
             "flows of the past will be judged as if it had been so then"
         )
     if done.contradictions:
         say(
-            f"warning: {done.contradictions:,} prefixes are approved for two registrants at once; "
+            f"warning: prefixes that are approved for two registrants at once: {done.contradictions:,}; "
             "`register check` lists them"
         )
+    if done.very_short:
+        say(
+            f"warning: very short prefixes: {done.very_short:,}; is each meant for so many addresses? "
+            "`register check` lists them"
+        )
+    if done.is_early:
+        say(
+            "warning: issued_at is still to come by this host's clock: is it right? Until long after it the "
+            "register will not count as too old"
+        )
+    if done.is_older:
+        say("warning: issued_at is earlier than that of the former issue")

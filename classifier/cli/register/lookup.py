@@ -31,7 +31,10 @@ Exit codes: 0 done (also when no entry covers it), 1 failed, 2 usage.
 def command(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", callback=valid_address, show_default=False)],
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", callback=valid_time, help="Judge by this time, not by now.")
+        str | None,
+        typer.Option(
+            metavar="TIME", callback=valid_time, help="Judge by this time (UTC unless it says), not by now."
+        ),
     ] = None,
     serial: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="A past state: of this serial of the store.")

@@ -32,15 +32,13 @@ def command(
     db: Annotated[Path, typer.Option(metavar="PATH", help="The store.", show_default=False)],
 ) -> None:
     from classifier.register.history import prune
+    from classifier.words import number
 
     wanted: int | str = int(before) if re.fullmatch(r"[1-9]\d{0,8}", before) else valid_time(before) or before
 
     def run() -> int:
         serial, gone = prune(db, wanted)
-        if gone:
-            print(f"{gone:,} row versions are gone; the oldest state of {printable(str(db))} is {serial}.")
-        else:
-            print(f"Nothing to forget in {printable(str(db))}.")
+        print(f"{number(gone, 'row version')} gone; the oldest state of {printable(str(db))} is {serial}.")
         return DONE
 
     raise typer.Exit(guarded(run))
