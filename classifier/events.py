@@ -367,6 +367,12 @@ def parse_time(text: str) -> int:
     return nanoseconds(moment) + int((fraction or "0").ljust(9, "0"))
 
 
+def parse_end(text: str) -> int:
+    """Like `parse_time`, for an end: the first instant after it, of a date the end of its day."""
+    day_ns = 86_400 * 1_000_000_000
+    return parse_time(text) + (day_ns if len(text) == len("2026-03-01") else 0)
+
+
 def nanoseconds(moment: date) -> int:
     """Nanoseconds since 1970 of a datetime (UTC when it has no zone) or of the first moment of a date."""
     if not isinstance(moment, datetime):

@@ -28,12 +28,13 @@ say.
 
 **Fit.** Protocols: the flow's is among them. Endpoints: the other end is in one of them; a filed port counts
 where that end answers (the destination), ESP and AH have none, and 500 and 4500 are one for IPsec (RFC 3947
-moves between them). Side: only in an outbound flow whose opening was seen is it known which end is the
-subscriber; there a `subscriber` must be the local end and an `endpoint` the remote one.
+moves between them); behind a proxy the other end is unseen, and they do not apply. Side: only in an outbound
+flow whose opening was seen is it known which end is the subscriber; there a `subscriber` must be the local
+end and an `endpoint` the remote one.
 
 **Held back.** A rule that flags gives `observe` before `enforce_from`; and, with `unregistered_after =
-"next_register"`, for an `unregistered` flow until a register issued after its case was first seen has come
-without an entry for it.
+"next_register"`, for an `unregistered` or `expired` flow until a register issued after its case was first
+seen has come without an entry in force for it.
 
 One rule a reader would get wrong: a prefix in `local` or `shared` registers nobody; it only says which end
 is ours.
@@ -257,6 +258,7 @@ DEFAULT_RULE: Final = "default"
 SCOPE_LOCAL_PREFIXES: Final = ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
 TRIAL: Final = "trial"
 WAITING: Final = "waiting"
+NOTHING_IN_FORCE: Final = frozenset({Verdict.UNREGISTERED, Verdict.EXPIRED})
 ALWAYS: Final = (-(1 << 63), 1 << 63)
 REMEMBERED: Final = 65_536
 """Most that is remembered of the entries of prefixes; then it begins anew."""
@@ -280,6 +282,8 @@ class Flow(Structural):
     def destination(self) -> bytes: ...
     @property
     def destination_port(self) -> int | None: ...
+    @property
+    def via_proxy(self) -> bool: ...
     @property
     def packets_to_server(self) -> int: ...
     @property
@@ -307,6 +311,7 @@ class FlowFacts:
     packets_to_client: int
     start_ns: int
     end_ns: int
+    via_proxy: bool = False
 
 
 class Match(NamedTuple):
@@ -598,7 +603,8 @@ class Policy:
                 rule_id, action = rule.rule_id, rule.action
                 break
         held_back, seen_ns = "", flow.start_ns
-        if verdict is UNREGISTERED and self.unregistered_after is NEXT_REGISTER:
+        # Behind an entry that has ended somebody else may have the address, whose own is on its way.
+        if verdict in NOTHING_IN_FORCE and self.unregistered_after is NEXT_REGISTER:
             if first_seen is not None and flow.phase != ATTEMPT:
                 ends = (flow.source, flow.destination)
                 here, there = ends if subject == "source" else ends[::-1]
@@ -667,7 +673,10 @@ class Policy:
             known = self._remember(key, entries, at_ns)
         end = known.end
         if end is None:
+            peer: bytes | None
             peer, port = (flow.destination, flow.destination_port) if is_source else (flow.source, None)
+            if flow.via_proxy:
+                peer = None
             standings = [
                 _fit(entry, flow.protocol, side, peer, port) if standing is APPROVED else standing
                 for entry, standing in zip(entries, known.standings, strict=True)
@@ -760,13 +769,16 @@ def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
     return Standing.APPROVED if at_ns >= entry.valid_from_ns else Standing.NOT_YET_VALID
 
 
-def _fit(entry: Entry, protocol: str, side: Side | None, peer: bytes, port: int | None) -> Standing:
-    """Whether an approved entry covers a flow with `peer`, which answers at `port`."""
+def _fit(entry: Entry, protocol: str, side: Side | None, peer: bytes | None, port: int | None) -> Standing:
+    """Whether an approved entry covers a flow with `peer`, which answers at `port`.
+
+    `peer` is None behind a proxy: the far end is unseen, and endpoints that were filed do not apply.
+    """
     if entry.protocols and protocol not in entry.protocols:
         return Standing.PROTOCOL_MISMATCH
     if side is not None and entry.side not in (Side.EITHER, side):
         return Standing.ENDPOINT_MISMATCH
-    if not entry.endpoints:
+    if peer is None or not entry.endpoints:
         return Standing.APPROVED
     for endpoint in entry.endpoints:
         if endpoint.prefix.holds(peer) and (
@@ -864,7 +876,7 @@ def _held_back(judgement: Judgement) -> str:
     if judgement.held_back == WAITING:
         reason = (
             f"it was first seen on {_time_text(judgement.seen_ns)}, and only a register issued after that "
-            "can show that it has no entry"
+            "can show that no entry is in force"
         )
     elif enforce_from_ns is None:
         reason = "the policy sets no enforce_from: a trial"

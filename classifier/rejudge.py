@@ -296,6 +296,7 @@ def facts_of(event: Mapping[str, Any]) -> FlowFacts:
         packets_to_client=index(flow["pkts_toclient"]),
         start_ns=parse_time(flow["start"]),
         end_ns=parse_time(flow["end"]),
+        via_proxy=bool(vpn.get("via_proxy", False)),
     )
 
 

@@ -155,7 +155,11 @@ def stands(
     known_side = direction == "outbound" and flow.phase != "data_only"
     if known_side and str(entry.side) not in ("either", "subscriber" if end == "source" else "endpoint"):
         return "endpoint_mismatch", "endpoint_mismatch"
-    if entry.endpoints and not any(meets(flow, end, endpoint) for endpoint in entry.endpoints):
+    if (
+        entry.endpoints
+        and not flow.via_proxy
+        and not any(meets(flow, end, endpoint) for endpoint in entry.endpoints)
+    ):
         return "endpoint_mismatch", "endpoint_mismatch"
     return "approved", GOOD_OF[str(entry.kind)]
 
@@ -230,7 +234,10 @@ def action(
             if taken == "flag":
                 if policy.enforce_from_ns is None or at_ns < policy.enforce_from_ns:
                     taken = "observe"
-                waits = str(policy.unregistered_after) == "next_register" and answer.verdict == "unregistered"
+                waits = str(policy.unregistered_after) == "next_register" and answer.verdict in (
+                    "unregistered",
+                    "expired",
+                )
                 if waits and flow.start_ns >= issued_ns:
                     taken = "observe"
             return taken, rule.rule_id

@@ -125,11 +125,20 @@ def test_addresses_of_one_ipv6_line_are_one_subscriber() -> None:
     assert (found.what, found.text.split(",")[0]) == (What.GAP, "2 subscribers")
 
 
+def test_subscribers_beyond_the_limit_are_counted() -> None:
+    health = make([], [seen(f"192.0.2.{number}", "203.0.113.1") for number in (1, 2, 3, 3, 1)], pairs=2)
+    assert health.not_followed == 2
+    (found,) = health.findings(AT, subscribers=2)
+    assert found.text.split(",")[:2] == ["2 subscribers", " 5 flows"]
+
+
 def test_endpoints_beyond_the_limit_are_counted() -> None:
     health = make([], [seen("192.0.2.1", f"203.0.113.{number}") for number in range(5)], endpoints=3)
     assert health.not_followed == 2
     assert len(list(health.findings(AT, subscribers=1))) == 3
-    assert "2 flows went to more endpoints than are told apart" in list(page(health, [], 5, LOCAL.time_zone))
+    assert "2 flows: more endpoints, or subscribers there, than are told apart" in list(
+        page(health, [], 5, LOCAL.time_zone)
+    )
 
 
 def test_what_a_complete_feed_lacks() -> None:

@@ -168,8 +168,9 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     told = capfd.readouterr()
     assert "PKT" in told.out
     assert "whoever had the address then" in told.err
-    assert command(*options, "--between", "2026-01-01", "2027-01-02") == 0
+    assert command(*options, "--between", "2026-11-21", "2026-11-22") == 0  # the last day is included
     assert capfd.readouterr().err == ""
+    assert command(*options, "--between", "2026-11-20", "2026-11-21") == 1
     assert command(*options) == 0
     assert "times of UTC" in capfd.readouterr().out
     assert command(*options, "--between", "2026-01-01", "2026-01-02") == 1

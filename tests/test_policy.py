@@ -483,7 +483,8 @@ def plain_end(
         fresh = all(end + grace > NOW for end in ends)
         if filed.status is Status.REJECTED and changed:
             continue
-        if filed.status is Status.SUBMITTED and not changed:
+        made = filed.kind is Kind.EXCEPTION and filed.status is Status.APPROVED
+        if (made or filed.status is Status.SUBMITTED) and not changed:
             continue
         withdrawn = filed.status in (Status.SUSPENDED, Status.REVOKED)
         if over:
@@ -1091,3 +1092,21 @@ def test_a_rule_can_ask_what_the_other_end_would_be() -> None:
     for what, rule in (("in_grace", "spared"), ("pending", "spared"), ("expired", "flag"), ("", "flag")):
         result = judge(policy, *([named(what, DESTINATION)] if what else []))
         assert (result.verdict, result.subject, result.rule) == ("unregistered", "source", rule), what
+
+
+def test_filed_endpoints_do_not_apply_behind_a_proxy() -> None:
+    """The destination is the proxy; what lies behind it was not seen, so it can neither fit nor miss."""
+    filed = entry(SOURCE, endpoints=(Endpoint.parse("203.0.113.99:1194"),))
+    seen = flow(destination_port=8080)
+    assert OPEN.judge(seen, register(filed), NOW).verdict == "endpoint_mismatch"
+    assert OPEN.judge(replace(seen, via_proxy=True), register(filed), NOW).verdict == "registered"
+    other = filed._replace(protocols=(Protocol.IPSEC,))
+    assert OPEN.judge(replace(seen, via_proxy=True), register(other), NOW).verdict == "protocol_mismatch"
+
+
+def test_behind_an_ended_entry_a_new_holder_may_be_on_the_way() -> None:
+    flag_all = Rule("flag-it", Action.FLAG, verdicts=frozenset(Verdict))
+    policy = replace(ENFORCED, rules=(flag_all,), unregistered_after=UnregisteredAfter.NEXT_REGISTER)
+    for what, action in (("expired", "observe"), ("revoked", "flag"), ("suspended", "flag")):
+        result = policy.judge(flow(), register(named(what)), NOW)
+        assert (result.verdict, result.action) == (what, action)

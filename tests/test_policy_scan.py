@@ -144,6 +144,7 @@ def questions(draw: st.DrawFn) -> tuple[FlowFacts, int]:
         packets_to_client=draw(st.sampled_from([0, 1, 9, 50])),
         start_ns=end_ns - draw(st.sampled_from([0, DAY])),
         end_ns=end_ns,
+        via_proxy=draw(st.sampled_from([False, False, True])),
     )
     return facts, draw(st.just(end_ns) | TIMES)
 

@@ -319,7 +319,7 @@ def test_a_flow_without_an_entry_waits_for_a_register_issued_after_it_was_first_
     assert (first["policy"]["action"], first["policy"]["rule"]) == ("observe", "flag-it")
     assert first["policy"]["why"] == (
         "No registration matched 192.0.2.10. Rule flag-it would flag it, but it was first seen on "
-        "2026-03-01 12:00:00 UTC, and only a register issued after that can show that it has no entry."
+        "2026-03-01 12:00:00 UTC, and only a register issued after that can show that no entry is in force."
     )
     assert (changed["event"], changed["policy"]["action"], changed["policy"]["first"]) == (
         "changed",

@@ -21,7 +21,7 @@ With --address the flows come in the order in which they began, after a line tha
 prints one page for the subscriber of that address instead, in plain text and without anybody else's data:
 what was seen, the register that was asked, and how to correct it; times are those of the policy's zone.
 Name with --between since when the address has been theirs: what was seen before is the former holder's.
-Times without an offset, and bare days, are UTC.
+Times without an offset are UTC, and so are bare days, the last of which is included.
 
 \b
 Examples:
@@ -59,11 +59,13 @@ def command(
 ) -> None:
     import ipaddress
 
-    from classifier.events import parse_time
+    from classifier.events import parse_end, parse_time
     from classifier.explain import Wanted, explain, letter_for
 
     network = None if address is None else ipaddress.ip_network(address)
-    wanted = Wanted(flow, network, *((None, None) if between is None else map(parse_time, between)))
+    wanted = Wanted(flow, network)
+    if between is not None:
+        wanted = Wanted(flow, network, parse_time(between[0]), parse_end(between[1]))
     if letter and (network is None or network.prefixlen < (32 if network.version == 4 else 64)):
         raise typer.BadParameter("a letter is for one line: --address with one address (or an IPv6 /64)")
 

@@ -31,6 +31,7 @@ __all__ = ["Finding", "Health", "Sighting", "What", "sighting_of"]
 DAY_NS = 86_400 * NS_PER_S
 _MAX_ENDPOINTS = 65_536
 _MAX_SUBSCRIBERS = 1_000  # told apart at one endpoint
+_MAX_PAIRS = 1_048_576  # of endpoint and subscriber, in all
 _ENDED = frozenset({Standing.IN_GRACE, Standing.EXPIRED})
 
 
@@ -116,15 +117,18 @@ class _Endpoint:
 class Health:
     """Gathers sightings against a register; `findings` says what they show."""
 
-    def __init__(self, register: Register, policy: Policy, endpoints: int = _MAX_ENDPOINTS) -> None:
+    def __init__(
+        self, register: Register, policy: Policy, endpoints: int = _MAX_ENDPOINTS, pairs: int = _MAX_PAIRS
+    ) -> None:
         self.flows = 0
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.not_followed = 0
-        """Flows to endpoints beyond the limit."""
+        """Flows to endpoints, or of subscribers there, beyond the limits."""
         self._register = register
         self._policy = policy
         self._limit = endpoints
+        self._pairs_left = pairs
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._endpoints: dict[tuple[bytes, str], _Endpoint] = {}
 
@@ -185,8 +189,14 @@ class Health:
             known = self._endpoints[key] = _Endpoint(sighting.first_ns)
         known.first_ns = min(known.first_ns, sighting.first_ns)
         known.flows += sighting.flows
-        if len(known.subscribers) < _MAX_SUBSCRIBERS:
-            known.subscribers.add(subscriber if len(subscriber) == 4 else subscriber[:8])
+        line = subscriber if len(subscriber) == 4 else subscriber[:8]
+        if line in known.subscribers or len(known.subscribers) >= _MAX_SUBSCRIBERS:
+            return
+        if self._pairs_left:
+            self._pairs_left -= 1
+            known.subscribers.add(line)
+        else:
+            self.not_followed += sighting.flows
 
     def _of_entries(self, at_ns: int, within_ns: int, zone: tzinfo) -> Iterator[Finding]:
         told: set[tuple[str, str]] = set()
@@ -263,7 +273,7 @@ def page(health: Health, findings: list[Finding], rows: int, zone: tzinfo) -> It
     else:
         yield "No flows were given: what is seen, or not seen, is left out"
     if health.not_followed:
-        yield f"{health.not_followed:,} flows went to more endpoints than are told apart"
+        yield f"{health.not_followed:,} flows: more endpoints, or subscribers there, than are told apart"
     if not findings:
         yield "Nothing to look at."
         return

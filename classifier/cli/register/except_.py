@@ -55,7 +55,7 @@ def command(
     side: Annotated[str, typer.Option(metavar="NAME", help="subscriber, endpoint or either.")] = "either",
     withdraw: Annotated[str | None, typer.Option(metavar="ID", help="End this exception now.")] = None,
 ) -> None:
-    from classifier.events import parse_time, rfc3339
+    from classifier.events import parse_end, parse_time, rfc3339
     from classifier.register.checks import is_very_short
     from classifier.register.entry import Endpoint, Protocol, Reason, Side
     from classifier.register.exceptions import Decision, make_exception, withdraw_exception
@@ -78,7 +78,7 @@ def command(
         raise typer.BadParameter("PREFIX, --until and --reason, or --withdraw ID", param_hint="expected")
     decision = Decision(
         prefix=_read("PREFIX", Prefix.parse, prefix),
-        until_ns=parse_time(until) + (86_400 * 1_000_000_000 if len(until) == 10 else 0),
+        until_ns=parse_end(until),
         reason=_read("--reason", Reason, reason, tuple(Reason)),
         from_ns=host_time_ns() if start is None else parse_time(start),
         side=_read("--side", Side, side, tuple(Side)),
