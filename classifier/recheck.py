@@ -33,7 +33,7 @@ from classifier.rejudge import Flows, Rejudge, Told, differs, judged
 
 __all__ = ["Recheck"]
 
-_MAX_CASES = 1_048_576
+_MAX_CASES = 262_144
 _COUNTS = (
     "flows",
     "changed",
