@@ -446,3 +446,59 @@ def test_fragments_outside_hide_no_flow(replayer: Replayer, known: Known) -> Non
             assert counted(facts) == counted(known[found]), said
             later += len(rows) - len(parts)
     assert later > 100
+
+
+@pytest.mark.parametrize("port", [2152, 4754, 4789, 4790, 6081, 6635, 8472])
+@pytest.mark.parametrize("moved", ["source", "destination", "both"])
+def test_a_vpn_on_a_tunnels_port_is_a_vpn(port: int, moved: str, replayer: Replayer, known: Known) -> None:
+    """A port alone says nothing: what does not lead on as a tunnel is the datagram's own."""
+    tried = 0
+    for found in named(ipv6=False):
+        mine = known[found]
+        if len(mine) != 1 or mine[0][3] != "UDP" or mine[0][4] not in ("wireguard", "openvpn"):
+            continue
+        tried += 1
+        packets = []
+        opener = b""
+        for packet in found.packets:
+            data = bytearray(packet.data)
+            at = (data[0] & 15) * 4
+            if data[9] == 17 and not int.from_bytes(data[6:8], "big") & 0x1FFF:
+                opener = opener or bytes(data[12:16] + data[at : at + 2])
+                near, far = (at, at + 2) if data[12:16] + data[at : at + 2] == opener else (at + 2, at)
+                for place, ends in ((near, ("source", "both")), (far, ("destination", "both"))):
+                    if moved in ends:
+                        data[place : place + 2] = port.to_bytes(2, "big")
+            packets.append(replace(packet, data=bytes(data)))
+        facts = replayer.found([replace(p, path=()) for p in packets], found.times, 101)
+        assert [one[4:10] for one in facts] == [one[4:10] for one in mine], found.case.name
+    assert tried > 10
+
+
+def test_a_pseudowire_is_read_whatever_the_addresses(replayer: Replayer, known: Known) -> None:
+    """Nothing behind MPLS labels says what follows; any MAC address may be that of the next router."""
+    drawn = random.Random("addresses")
+    by_name = {layer.name: layer for layer in encapsulations()}
+    first = [f"{octet:02x}" for octet in range(0, 256, 2)]
+    for number in range(400):
+        found = drawn.choice(cases())
+        destination = bytes.fromhex(drawn.choice(first)) + drawn.randbytes(5)
+        if number % 3 == 0:
+            destination = (
+                bytes.fromhex(drawn.choice(["10", "1c", "60", "6c", "45", "00"])) + bytes(3) + b"\0\x10"
+            )
+        ends = destination + bytes.fromhex("02") + drawn.randbytes(5)
+        tags = [by_name[tag] for tag in ("vlan-8100", "vlan-88a8")[: drawn.randrange(3)]]
+        has_control_word = drawn.random() < 0.5
+        packets = []
+        for packet, up in zip(found.packets, found.upwards, strict=True):
+            for tag in tags:
+                packet = tag.wrap(packet, up)
+            frame = ends + packet.kind.to_bytes(2, "big") + packet.data
+            label = bytes.fromhex("8847 0001f140") + (bytes(4) if has_control_word else b"")
+            outer = bytes.fromhex("020000000001020000000002") + label
+            length = packet.length + len(outer) + 14
+            packets.append(Outward(-1, outer + frame, length))
+        facts = replayer.found(packets, found.times, 1)
+        said = (found.case.name, destination.hex(), [tag.name for tag in tags], has_control_word)
+        assert facts == known[found], said

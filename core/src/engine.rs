@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::capture::bpf::Filter;
 use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub remove_duplicates: bool,
     /// Which tunnels are opened.
     pub peel: Peel,
+    /// Frames that it does not select are ignored, as if they were not there but for their numbers.
+    pub filter: Filter,
     /// Seconds between updates of a flow.
     pub update_interval: u32,
     /// Packet counts of a flow at which a report is wanted.
@@ -74,6 +77,7 @@ impl Default for Settings {
             max_fragmented: 1 << 15,
             remove_duplicates: false,
             peel: Peel::default(),
+            filter: Filter::default(),
             update_interval: 1800,
             packet_milestones: Vec::new(),
             duration_milestones: Vec::new(),
@@ -371,6 +375,7 @@ struct Counters {
     captures: u64,
     frames: u64,
     bytes: u64,
+    filtered: u64,
     undecoded: [u64; DecodeError::KINDS],
     no_flow: [u64; NoFlow::KINDS],
     clock_ahead: u64,
@@ -384,6 +389,7 @@ impl Default for Counters {
             captures: 0,
             frames: 0,
             bytes: 0,
+            filtered: 0,
             undecoded: [0; DecodeError::KINDS],
             no_flow: [0; NoFlow::KINDS],
             clock_ahead: 0,
@@ -455,6 +461,11 @@ impl Engine {
         self.state != State::Idle
     }
 
+    /// What selects frames.
+    pub fn filter(&self) -> &Filter {
+        &self.settings.filter
+    }
+
     /// Begins a capture from a path ("-" is standard input); the last two parts of `name` go into flow ids.
     pub fn open(&mut self, path: &Path, name: &str) -> Result<(), CaptureError> {
         let source = capture::open(path)?;
@@ -514,6 +525,9 @@ impl Engine {
                 None => Ok(false),
             };
             self.route(&mut batch);
+            if let Some(now) = self.source.as_ref().and_then(|source| source.delivered_until()) {
+                self.idle(&mut batch, now);
+            }
             self.dispatch(batch)?;
             match more {
                 Ok(true) => {}
@@ -531,10 +545,20 @@ impl Engine {
         }
     }
 
-    /// Stops reading: the next poll ends the running flows.
+    /// Stops reading: the next poll ends the running flows. A live capture first gives what has arrived.
     pub fn finish(&mut self) {
-        if self.state == State::Reading {
+        if self.state == State::Reading && !self.source.as_mut().is_some_and(|source| source.stop()) {
             self.state = State::Ending;
+        }
+    }
+
+    /// Moves the clock of a live capture by the host's time while no frame comes.
+    fn idle(&mut self, batch: &mut Batch, now: i64) {
+        let before = self.clock.now().div_euclid(SECOND);
+        if self.clock.idle(now) && now.div_euclid(SECOND) != before {
+            let passed = self.reviews.partition_point(|&instant| instant <= now);
+            let review = std::mem::replace(&mut self.reviewed, passed) < passed;
+            batch.ticks.push(Tick { number: self.number, now, review });
         }
     }
 
@@ -601,11 +625,12 @@ impl Engine {
         }
         let counters = &self.counters;
         let undecoded: u64 = counters.undecoded.iter().sum();
+        let live = self.source.as_ref().and_then(|source| source.live_counters());
         let mut stats = vec![
             ("captures".to_owned(), counters.captures),
-            ("frames".to_owned(), counters.frames),
+            ("frames".to_owned(), counters.frames + live.map_or(0, |live| live.outgoing)),
             ("bytes".to_owned(), counters.bytes),
-            ("decoded".to_owned(), counters.frames - undecoded - shards.duplicates[1]),
+            ("decoded".to_owned(), counters.frames - undecoded - counters.filtered - shards.duplicates[1]),
         ];
         for (kind, &count) in counters.undecoded.iter().enumerate() {
             if count > 0 {
@@ -638,6 +663,22 @@ impl Engine {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
+        if !self.settings.filter.0.is_empty() {
+            stats.push(("ignored.filtered".to_owned(), counters.filtered));
+        }
+        if let Some(live) = live {
+            stats.extend(
+                [
+                    ("ignored.outgoing", live.outgoing),
+                    ("kernel.received", live.received),
+                    ("kernel.dropped", live.dropped),
+                    ("kernel.freezes", live.freezes),
+                    ("interfaces.downs", live.downs),
+                    ("interfaces.down", live.down),
+                ]
+                .map(|(name, count)| (name.to_owned(), count)),
+            );
+        }
         stats
     }
 
@@ -655,6 +696,10 @@ impl Engine {
                 _ => self.count_link_type(frame.linktype),
             }
             let bytes = batch.frames.bytes(frame);
+            if self.settings.filter.program(frame.linktype).is_some_and(|asked| !asked.accepts(bytes, frame.original)) {
+                self.counters.filtered += 1;
+                continue;
+            }
             if !self.named {
                 self.named = true;
                 let first = &bytes[..bytes.len().min(NAMING_BYTES)];

@@ -1,20 +1,24 @@
 //! The Python module `classifier._core`: conversions and error mapping, nothing else. Documentation is in the stub.
 
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::capture;
+use crate::capture::bpf::{Filter, Instruction, Program};
+use crate::capture::{self, LinkType, af_packet};
 use crate::decode::{self, EncapLayer, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
 use crate::flow::{EndReason, FlowReport, KeyMode, Report};
+use crate::line::{self, Parts, address_text, has_ports};
 
 create_exception!(classifier._core, CaptureError, PyException, "A capture could not be read (any further).");
 
@@ -74,43 +78,60 @@ impl EvidenceKind {
     }
 }
 
-/// Reports as columns.
+/// Reports as columns: some of the rows that a poll gave.
 #[pyclass(frozen, module = "classifier._core")]
-struct FlowBatch(Vec<FlowReport>);
+struct FlowBatch {
+    polled: Arc<Vec<FlowReport>>,
+    rows: Range<usize>,
+}
 
 impl FlowBatch {
+    fn rows(&self) -> &[FlowReport] {
+        self.polled.get(self.rows.clone()).unwrap_or_default()
+    }
+
     fn column<'py, T: IntoPyObject<'py>>(
         &self,
         py: Python<'py>,
         value: impl Fn(&FlowReport) -> T,
     ) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.0.iter().map(value))
+        PyList::new(py, self.rows().iter().map(value))
     }
-}
 
-fn address_text(address: &[u8]) -> String {
-    if let Ok(octets) = <[u8; 4]>::try_from(address) {
-        std::net::Ipv4Addr::from(octets).to_string()
-    } else if let Ok(octets) = <[u8; 16]>::try_from(address) {
-        std::net::Ipv6Addr::from(octets).to_string()
-    } else {
-        String::new()
+    /// A column of names, of which there are few: each is made once.
+    fn names<'py>(&self, py: Python<'py>, name: impl Fn(&FlowReport) -> &'static str) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.rows().iter().map(|row| PyString::intern(py, name(row))))
     }
-}
-
-fn has_ports(report: &FlowReport) -> bool {
-    matches!(report.key.transport, Transport::Tcp | Transport::Udp)
 }
 
 #[pymethods]
 impl FlowBatch {
     fn __len__(&self) -> usize {
-        self.0.len()
+        self.rows.len()
+    }
+
+    fn parts(&self, size: NonZeroUsize) -> Vec<Self> {
+        let starts = self.rows.clone().step_by(size.get());
+        let end = |start: usize| self.rows.end.min(start.saturating_add(size.get()));
+        starts.map(|start| Self { polled: Arc::clone(&self.polled), rows: start..end(start) }).collect()
+    }
+
+    fn event_line<'py>(
+        &self,
+        py: Python<'py>,
+        row: usize,
+        head: &[u8],
+        capture: &[u8],
+        policy: &[u8],
+        tail: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_line: no such row"))?;
+        Ok(PyBytes::new(py, &line::event_line(report, &Parts { head, capture, policy, tail })))
     }
 
     #[getter]
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.report.name())
+        self.names(py, |row| row.report.name())
     }
 
     #[getter]
@@ -175,7 +196,7 @@ impl FlowBatch {
 
     #[getter]
     fn transport<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.key.transport.name())
+        self.names(py, |row| row.key.transport.name())
     }
 
     #[getter]
@@ -190,27 +211,27 @@ impl FlowBatch {
 
     #[getter]
     fn protocol<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.protocol.name())
+        self.names(py, |row| row.protocol.name())
     }
 
     #[getter]
     fn variant<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.finding.variant.name())
+        self.names(py, |row| row.finding.variant.name())
     }
 
     #[getter]
     fn confidence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.finding.confidence.name())
+        self.names(py, |row| row.finding.confidence.name())
     }
 
     #[getter]
     fn phase<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.finding.phase.name())
+        self.names(py, |row| row.finding.phase.name())
     }
 
     #[getter]
     fn oneway<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| row.packets.contains(&0))
+        self.column(py, |row| row.is_one_way())
     }
 
     #[getter]
@@ -226,12 +247,11 @@ impl FlowBatch {
     #[getter]
     fn evidence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.column(py, |row| {
-            let initiator = row.initiator();
             row.evidence
                 .items()
                 .iter()
                 .map(|item| {
-                    let direction = if item.direction == initiator { "to_server" } else { "to_client" };
+                    let direction = row.direction_name(item.direction);
                     (item.kind.id, item.bits(), item.packet, item.time, direction, item.length, item.count)
                 })
                 .collect::<Vec<_>>()
@@ -284,6 +304,12 @@ impl FlowBatch {
     }
 }
 
+impl From<Vec<FlowReport>> for FlowBatch {
+    fn from(polled: Vec<FlowReport>) -> Self {
+        Self { rows: 0..polled.len(), polled: Arc::new(polled) }
+    }
+}
+
 /// Replays captures, one after the other.
 #[pyclass(frozen, module = "classifier._core")]
 struct Engine(Mutex<State>);
@@ -309,6 +335,21 @@ fn setting_error(error: &engine::SettingError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
+/// A program for each link type: instructions of code, jt, jf and k.
+type Programs = Vec<(u16, Vec<(u16, u8, u8, u32)>)>;
+
+fn selection(programs: Programs) -> Option<Filter> {
+    let one = |(link, instructions): (u16, Vec<_>)| {
+        let instructions = instructions.into_iter().map(|(code, jt, jf, k)| Instruction { code, jt, jf, k });
+        Some((LinkType(link), Program::new(instructions.collect())?))
+    };
+    programs.into_iter().map(one).collect::<Option<_>>().map(Filter)
+}
+
+fn is_busy() -> PyErr {
+    PyRuntimeError::new_err("open: the capture before is not finished; poll until None")
+}
+
 fn parse<T>(setting: &'static str, expected: &'static str, value: Option<T>) -> PyResult<T> {
     value.ok_or_else(|| setting_error(&engine::SettingError { setting, expected }))
 }
@@ -320,10 +361,10 @@ impl Engine {
         *, workers = 1, min_confidence = "likely", flow_key = "five-tuple", update_interval_s = 1800,
         packet_milestones = Vec::new(), duration_milestones_s = Vec::new(), max_undecided = 1_048_576,
         max_attempts = 65_536, max_recognised = 262_144, max_fragmented = 32_768, remove_duplicates = false,
-        peel = "operator", subscribers = Vec::new()
+        peel = "operator", subscribers = Vec::new(), filter = Vec::new()
     ), text_signature = "(*, workers=1, min_confidence='likely', flow_key='five-tuple', update_interval_s=1800, \
         packet_milestones=(), duration_milestones_s=(), max_undecided=1048576, max_attempts=65536, \
-        max_recognised=262144, max_fragmented=32768, remove_duplicates=False, peel='operator', subscribers=())")]
+        max_recognised=262144, max_fragmented=32768, remove_duplicates=False, peel='operator', subscribers=(), filter=())")]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn new(
         workers: usize,
@@ -339,6 +380,7 @@ impl Engine {
         remove_duplicates: bool,
         peel: &str,
         subscribers: Vec<(Vec<u8>, u8)>,
+        filter: Programs,
     ) -> PyResult<Self> {
         let confidence = Confidence::ALL.into_iter().find(|level| level.name() == min_confidence);
         let peel = parse("peel", "\"operator\", \"all\" or \"none\"", PeelMode::parse(peel))?;
@@ -352,6 +394,7 @@ impl Engine {
             max_fragmented,
             remove_duplicates,
             peel: Peel::new(peel, &subscribers).ok_or_else(|| setting_error(&engine::NO_PREFIX))?,
+            filter: parse("filter", "programs of classic BPF that jump forward and end", selection(filter))?,
             update_interval: update_interval_s,
             packet_milestones,
             duration_milestones: nanoseconds(&duration_milestones_s),
@@ -369,9 +412,38 @@ impl Engine {
             Some(state.engine.open(Path::new(path), name))
         });
         match opened {
-            None => Err(PyRuntimeError::new_err("open: the capture before is not finished; poll until None")),
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(capture_error(py, name, &error)),
+            None => Err(is_busy()),
+            Some(opened) => opened.map_err(|error| capture_error(py, name, &error)),
+        }
+    }
+
+    #[pyo3(signature = (
+        names, *, snap_length = 262_144, block_size = 262_144, blocks = 256, outgoing = false, promiscuous = true
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    fn open_interfaces(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        snap_length: u32,
+        block_size: u32,
+        blocks: u32,
+        outgoing: bool,
+        promiscuous: bool,
+    ) -> PyResult<()> {
+        let options = af_packet::Options { snap_length, block_size, blocks, outgoing, promiscuous };
+        let name = names.join(",");
+        let opened = self.with(py, |state| {
+            if state.engine.is_busy() {
+                return None;
+            }
+            name.clone_into(&mut state.name);
+            let opened = af_packet::open(&names, options, state.engine.filter());
+            Some(opened.map(|source| state.engine.begin(source, &name)))
+        });
+        match opened {
+            None => Err(is_busy()),
+            Some(opened) => opened.map_err(|error| capture_error(py, &name, &error)),
         }
     }
 
@@ -382,7 +454,7 @@ impl Engine {
             let polled = state.engine.poll(Duration::from_millis(max_ms));
             polled.map_err(|error| (state.name.clone(), error))
         })
-        .map(|reports| reports.map(FlowBatch))
+        .map(|reports| reports.map(FlowBatch::from))
         .map_err(|(name, error)| capture_error(py, &name, &error))
     }
 

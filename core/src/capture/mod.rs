@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! file or stdin --> Input (plain, gzip, zstd) --> Format (pcap, pcapng) --> FrameBatch
+//! interfaces    --> rings of blocks (af_packet) ---------------------------> FrameBatch
 //! ```
 //!
 //! [`open`] looks at the first bytes to find out what it has, never at the file's name. A [`Source`] reads
@@ -12,6 +13,8 @@
 //! The rule a reader would get wrong: an error does not take back what came before it. Frames that are in the
 //! batch when [`Source::fill`] fails were whole, and are to be used first.
 
+pub mod af_packet;
+pub mod bpf;
 mod compressed;
 mod linktype;
 mod pcap;
@@ -119,8 +122,42 @@ pub trait Source: Send {
     /// Bytes read so far, as they are stored (compressed), for progress.
     fn bytes_read(&self) -> u64;
 
-    /// Bytes there are in all, as they are stored; `None` for a pipe.
+    /// Bytes there are in all, as they are stored; `None` for a pipe and for an interface.
     fn size(&self) -> Option<u64>;
+
+    /// Of a live capture while nothing comes: the time of the host (nanoseconds since 1970) up to which all frames
+    /// have been delivered. `None` for a file, which has no time of its own.
+    fn delivered_until(&self) -> Option<i64> {
+        None
+    }
+
+    /// What a live capture counts beside its frames; `None` for a file.
+    fn live_counters(&self) -> Option<LiveCounters> {
+        None
+    }
+
+    /// Asks for the end; whether frames that have arrived already are still to come, until `fill` gives `Ok(false)`.
+    fn stop(&mut self) -> bool {
+        false
+    }
+}
+
+/// Counters of a live capture, over all its interfaces. Frames received are delivered, ignored as outgoing, dropped, or
+/// still in a ring; the kernel's numbers are of the last second's look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveCounters {
+    /// Frames that this host sent itself: not delivered.
+    pub outgoing: u64,
+    /// Frames that the kernel had for us, dropped ones included.
+    pub received: u64,
+    /// Frames for which no ring had room.
+    pub dropped: u64,
+    /// How often a ring was full.
+    pub freezes: u64,
+    /// How often an interface went down or away.
+    pub downs: u64,
+    /// Interfaces that are down or gone now.
+    pub down: u64,
 }
 
 /// Why a capture could not be read, or not any further.
@@ -142,6 +179,12 @@ pub enum Reason {
     Malformed,
     /// The compressed data is damaged, cut short or needs too much memory.
     Compression,
+    /// There is no such network interface.
+    NoInterface,
+    /// The process may not capture.
+    NoCapability,
+    /// An interface cannot be captured from, or not like this.
+    Interface,
 }
 
 impl Reason {
@@ -157,6 +200,9 @@ impl Reason {
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::Compression => "compression",
+            Self::NoInterface => "no_interface",
+            Self::NoCapability => "no_capability",
+            Self::Interface => "interface",
         }
     }
 
@@ -170,6 +216,9 @@ impl Reason {
             Self::Truncated => "capture cut short",
             Self::Malformed => "malformed capture",
             Self::Compression => "compressed data cannot be read",
+            Self::NoInterface => "no such network interface",
+            Self::NoCapability => "not permitted to capture",
+            Self::Interface => "cannot capture",
         }
     }
 }

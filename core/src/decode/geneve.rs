@@ -11,6 +11,9 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
     if header[0] >> 6 != 0 {
         return Err(cursor.error(Layer::Tunnel, Cause::Unsupported));
     }
+    if header[1] & 0x3f != 0 || header[7] != 0 {
+        return Err(cursor.error(Layer::Tunnel, Cause::Malformed));
+    }
     packet.path.push(EncapLayer::Geneve);
     cursor.skip(usize::from(header[0] & 0x3f) * 4);
     Ok(match u16::from_be_bytes([header[2], header[3]]) {

@@ -32,6 +32,11 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
     let flags = u16::from_be_bytes([header[0], header[1]]);
     let protocol = u16::from_be_bytes([header[2], header[3]]);
     let version = flags & 7;
+    // Strict source route, recursion and flags have been of no use since RFC 2784; version 1 has A and call ids.
+    let reserved = if version == 0 { flags & 0x0ff8 } else { flags & 0x0f78 };
+    if reserved != 0 {
+        return Err(DecodeError { layer: Layer::Gre, cause: Cause::Malformed, offset: start });
+    }
     if version > 1 || (version == 1) != (protocol == 0x880b) {
         return Err(DecodeError { layer: Layer::Gre, cause: Cause::Unsupported, offset: start });
     }

@@ -35,8 +35,10 @@ pub use tcp::flags as tcp_flags;
 
 use crate::capture::LinkType;
 
-/// Layers and extension headers followed in one frame; more is malformed (or an attack on the decoder).
+/// Labels, extension headers and the like followed in one header; more is malformed (or an attack on the decoder).
 const MAX_DEPTH: usize = 16;
+/// Steps from header to header in one frame; some headers take two.
+const MAX_STEPS: usize = 32;
 
 /// Transport protocols that make flows.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -362,7 +364,7 @@ pub fn decode(
         276 => linux_sll::decode_v2(&mut cursor, packet)?,
         _ => return Err(cursor.error(Layer::LinkType, Cause::Unsupported)),
     };
-    follow(&mut cursor, packet, next, peel, MAX_DEPTH)
+    follow(&mut cursor, packet, next, peel, MAX_STEPS)
 }
 
 /// Follows headers from the cursor down to the innermost packet.
@@ -490,6 +492,10 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: u
     let mut found = packet.inside();
     let next = decode(&mut inner, &mut found).ok()?;
     let decoded = follow(&mut inner, &mut found, next, peel, depth).ok()?;
+    // A port says nothing, and most of these headers say little: what leads to nothing that is known is no proof of them.
+    if matches!(decoded, Decoded::NoFlow(NoFlow::OtherEthertype | NoFlow::OtherIpProtocol)) {
+        return None;
+    }
     *packet = found;
     Some(decoded)
 }

@@ -23,5 +23,8 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet, ip_end: usize
         _ => ip_end.min(start + length),
     };
     packet.set_payload(cursor, end);
+    // What stands behind a first fragment is a trailer of the frame, not the datagram's next octets.
+    let within = ip_end.saturating_sub(cursor.offset) as u32;
+    packet.payload_captured = packet.payload_captured.min(within);
     Ok(())
 }

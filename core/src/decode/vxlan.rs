@@ -8,11 +8,14 @@
 use super::{Cause, Cursor, DecodeError, EncapLayer, Layer, Next, Packet};
 
 const VNI_PRESENT: u8 = 0x08;
+const GROUP_POLICY: u8 = 0x80;
 const NEXT_PROTOCOL_PRESENT: u8 = 0x04;
 
 pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
-    // Bits beside I are reserved, or of extensions that do not change the layout.
-    if cursor.take::<8>(Layer::Tunnel)?[0] & VNI_PRESENT == 0 {
+    // All but the VNI is reserved and zero, but for a group policy (draft-smith-vxlan-group-policy).
+    let header = cursor.take::<8>(Layer::Tunnel)?;
+    let reserved = if header[0] & GROUP_POLICY == 0 { [header[1], header[2], header[3]] } else { [0; 3] };
+    if header[0] & !GROUP_POLICY != VNI_PRESENT || reserved != [0; 3] || header[7] != 0 {
         return Err(cursor.error(Layer::Tunnel, Cause::Malformed));
     }
     packet.path.push(EncapLayer::Vxlan);
@@ -21,8 +24,8 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
 
 pub(super) fn decode_gpe(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Next, DecodeError> {
     let header = cursor.take::<8>(Layer::Tunnel)?;
-    // The version is zero.
-    if header[0] & 0x30 != 0 {
+    // The version is zero, and so is what is reserved.
+    if header[0] & 0xf0 != 0 || header[0] & VNI_PRESENT == 0 || header[1..3] != [0; 2] || header[7] != 0 {
         return Err(cursor.error(Layer::Tunnel, Cause::Malformed));
     }
     packet.path.push(EncapLayer::Vxlan);

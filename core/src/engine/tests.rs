@@ -586,3 +586,96 @@ fn copies_are_counted_always_and_left_out_when_asked_for() {
     assert_eq!((counted["duplicates"], counted["ignored.duplicate"]), (with["duplicates"], 0));
     assert_eq!(without["duplicates"], 0);
 }
+
+/// A capture whose host's clock goes on, 30 seconds at each fill, when the frames have been delivered.
+struct Live {
+    frames: Box<dyn Source>,
+    silent: i64,
+    stopping: bool,
+}
+
+impl Source for Live {
+    fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
+        if !self.frames.fill(batch)? {
+            self.silent += 1;
+        }
+        Ok(!(self.stopping && self.silent > 0))
+    }
+
+    fn bytes_read(&self) -> u64 {
+        0
+    }
+
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
+    fn delivered_until(&self) -> Option<i64> {
+        (self.silent > 0).then_some((START as i64 + 30 * self.silent) * SECOND)
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopping = true;
+        true
+    }
+}
+
+fn live(engine: &mut Engine, frames: &[(u64, Vec<u8>)]) -> Result<(), CaptureError> {
+    let frames = open_reader(Box::new(std::io::Cursor::new(capture(frames))), None, 1 << 20)?;
+    engine.begin(Box::new(Live { frames, silent: 0, stopping: false }), "tap0");
+    Ok(())
+}
+
+#[test]
+fn live_flows_end_and_instants_pass_in_silence() -> Result<(), Box<dyn std::error::Error>> {
+    let (client, server) = (([100, 64, 0, 1], 40_000), ([203, 0, 113, 1], 51_820));
+    let frames: Vec<_> = (0..12)
+        .map(|number| (START * 1_000_000 + number, udp(client, server, &wireguard(4, 0x0909_0909, number + 1, 80))))
+        .collect();
+    let mut engine = Engine::new(settings(1))?;
+    engine.review_at(vec![(START as i64 + 100) * SECOND]);
+    live(&mut engine, &frames)?;
+    let mut seen = Vec::new();
+    for _ in 0..30 {
+        for report in engine.poll(Duration::ZERO)?.ok_or("ended")? {
+            seen.push((report.report, (report.time / SECOND) - START as i64, report.end_reason));
+        }
+    }
+    assert!(seen.contains(&(Report::Milestone, 120, None)), "{seen:?}");
+    // 600 s after its last packet, which came some microseconds behind the first.
+    assert_eq!(seen.last(), Some(&(Report::Ended, 630, Some(EndReason::IdleTimeout))));
+    Ok(())
+}
+
+#[test]
+fn a_live_capture_that_is_stopped_gives_what_has_arrived() -> Result<(), Box<dyn std::error::Error>> {
+    let frames = mixed(2_000);
+    let mut engine = Engine::new(settings(2))?;
+    live(&mut engine, &frames)?;
+    engine.finish();
+    while engine.poll(Duration::ZERO)?.is_some() {}
+    let stats = stats(&engine);
+    assert_balanced(&stats);
+    assert_eq!(stats["frames"], 2_000);
+    Ok(())
+}
+
+#[test]
+fn frames_that_a_filter_leaves_out_are_counted_and_keep_their_numbers() -> Result<(), Box<dyn std::error::Error>> {
+    use crate::capture::bpf::{Instruction, Program};
+    let (client, server) = (([100, 64, 0, 1], 40_000), ([203, 0, 113, 1], 51_820));
+    let mut frames = vec![(START * 1_000_000, udp(server, client, &[0; 300]))];
+    frames.push((START * 1_000_000, udp(client, server, &wireguard(1, 7, 0, 148))));
+    // len <= 200
+    let only_short = [(0x80, 0, 0, 0), (0x25, 0, 1, 200), (6, 0, 0, 0), (6, 0, 0, 1)]
+        .map(|(code, jt, jf, k)| Instruction { code, jt, jf, k });
+    let program = Program::new(only_short.to_vec()).ok_or("refused")?;
+    let filter = Filter(vec![(LinkType(1), program)]);
+    let mut engine = Engine::new(Settings { filter, ..settings(1) })?;
+    let (reports, _) = replay(&mut engine, &capture(&frames), 1 << 20, Duration::ZERO);
+    assert_eq!(reports.first().map(|report| report.number), Some(2));
+    let stats = stats(&engine);
+    assert_balanced(&stats);
+    assert_eq!((stats["frames"], stats["ignored.filtered"], stats["decoded"]), (2, 1, 1));
+    Ok(())
+}

@@ -17,7 +17,7 @@ pub mod wireguard;
 pub use evidence::{Evidence, EvidenceKind, EvidenceSet};
 pub use resync::Resync;
 pub use run::Run;
-pub use stream::{is_proxied, stays_foreign};
+pub use stream::is_proxied;
 
 use crate::decode::Transport;
 pub use ipsec::PairFacts;

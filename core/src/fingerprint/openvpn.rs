@@ -594,8 +594,11 @@ impl Fingerprint for OpenVpn {
                     let record = u32::from(u16::from_be_bytes([high, low]));
                     if packet.record_start {
                         record_is_legal(record, Some(first))
-                    } else if packet.stream_start && is_hard_reset(first >> 3) {
-                        record_is_legal(record, Some(first)) && record <= 54 + *WRAPPED_KEY.end()
+                    } else if packet.stream_start {
+                        // A stream whose beginning is seen begins with an opening.
+                        is_hard_reset(first >> 3)
+                            && record_is_legal(record, Some(first))
+                            && record <= 54 + *WRAPPED_KEY.end()
                     } else {
                         chain_closes(packet.payload, packet.length, &record_is_legal)
                     }
@@ -858,7 +861,7 @@ impl OpenVpn {
             self.ping = true;
         }
         // One clear byte before the counter is little: a keepalive or a renegotiation must speak for it.
-        let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset || record.is_some();
+        let enough_in_clear = opcode == DATA_V2 || self.ping || self.soft_reset;
         let is_sure = enough_in_clear && run.lengths_differ() && is_surely_data(opcode, run, &runs[own ^ 1])
             // Of a stream the lengths say less: any protocol with a length, a magic word and a counter has them.
             && (record.is_none() || run.odd_length() || self.ping);

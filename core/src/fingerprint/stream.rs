@@ -249,29 +249,23 @@ pub fn chain_closes(payload: &[u8], length: u32, framing: &impl Framing) -> bool
 }
 
 /// What asks a proxy for a stream to somebody else, or is its answer: HTTP CONNECT (RFC 9110, 9.3.6; 407 asks for a
-/// password first), SOCKS 5 (RFC 1928) and SOCKS 4.
-pub fn is_proxied(start: &[u8]) -> bool {
-    match *start {
-        [b'C', ..] => start.starts_with(b"CONNECT "),
-        [b'H', ..] => start
+/// password first) and, at the beginning of a stream, SOCKS 5 (RFC 1928) and SOCKS 4.
+pub fn is_proxied(payload: &[u8], is_start: bool) -> bool {
+    match *payload {
+        [b'C', ..] => payload.starts_with(b"CONNECT "),
+        [b'H', ..] => payload
             .strip_prefix(b"HTTP/1.")
             .and_then(|line| line.get(1..5))
             .is_some_and(|status| matches!(status, b" 200" | b" 407")),
+        _ if !is_start => false,
         // A greeting, whole; the choice of a method, and the answer behind it.
-        [5, methods, ..] if start.len() == 2 + usize::from(methods) => (1..=9).contains(&methods),
+        [5, methods, ..] if payload.len() == 2 + usize::from(methods) => (1..=9).contains(&methods),
         [5, 0 | 2, 5, 0, 0, 1 | 3 | 4, ..] => true,
-        [4, 1, _, _, _, _, _, _, .., 0] => true,
+        // A user id, and a zero at its end and nowhere else.
+        [4, 1, _, _, _, _, _, _, ref user @ ..] => {
+            (1..=64).contains(&user.len()) && user.iter().position(|&byte| byte == 0) == user.len().checked_sub(1)
+        }
         _ => false,
-    }
-}
-
-/// What a stream begins with that stays what it is: TLS, SSH, HTTP that asks for no tunnel. Anything else may yet be
-/// the preface to something that is looked for.
-pub fn stays_foreign(start: &[u8]) -> bool {
-    match start {
-        [0x15 | 0x16, 3, 0..=4, ..] => true,
-        _ if is_proxied(start) => false,
-        _ => [&b"SSH-"[..], b"GET ", b"POST ", b"HEAD ", b"HTTP/1."].iter().any(|word| start.starts_with(word)),
     }
 }
 
@@ -343,13 +337,22 @@ mod tests {
             &[5, 0, 5, 0, 0, 1, 192, 0, 2, 1, 4, 0],
             &[4, 1, 1, 187, 203, 0, 113, 1, 0],
         ] {
-            assert!(is_proxied(start) && !stays_foreign(start), "{start:?}");
+            assert!(is_proxied(start, true), "{start:?}");
+            assert_eq!(is_proxied(start, false), start[0] > 5, "{start:?}");
         }
-        for start in [&b"GET / HTTP/1.1"[..], b"HTTP/1.1 404 Not Found", b"SSH-2.0-x", &[0x16, 3, 1, 2, 0, 1]] {
-            assert!(!is_proxied(start) && stays_foreign(start), "{start:?}");
-        }
-        for start in [&[][..], &[5], &[5, 1], &[0, 14, 0x38], b"HTTP/1.1 30", &[4, 1, 0]] {
-            assert!(!is_proxied(start), "{start:?}");
+        for start in [
+            &b"GET / HTTP/1.1"[..],
+            b"HTTP/1.1 404 Not Found",
+            b"HTTP/1.1 30",
+            &[],
+            &[5],
+            &[5, 1],
+            &[0, 14, 0x38],
+            &[4, 1, 0],
+            &[4, 1, 1, 187, 203, 0, 113, 1, 0, 7, 0],
+            &[4, 1, 1, 187, 203, 0, 113, 1],
+        ] {
+            assert!(!is_proxied(start, true), "{start:?}");
         }
     }
 }

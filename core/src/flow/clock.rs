@@ -67,6 +67,17 @@ impl PacketClock {
         true
     }
 
+    /// Takes note of the host's time while no packet comes, and says whether the clock moved. An hour at most, as with
+    /// a packet: what is further ahead is for packets to agree on.
+    pub fn idle(&mut self, time: i64) -> bool {
+        let moves = self.is_set && self.now.is_some_and(|now| time > now && time <= now.saturating_add(HOUR));
+        if moves {
+            self.now = Some(time);
+            self.jump_packets = 0;
+        }
+        moves
+    }
+
     fn observe_jump(&mut self, time: i64, flow: Option<u64>) -> bool {
         if self.jump_packets == 0 || time.saturating_sub(self.jump).saturating_abs() > HOUR {
             self.jump_packets = 0;
@@ -129,6 +140,18 @@ mod tests {
         let mut later = started(2 * HOUR);
         later.observe(0, Some(1));
         assert_eq!((later.now(), later.behind), (2 * HOUR, 1));
+    }
+
+    #[test]
+    fn an_idle_host_moves_it_once_it_is_set() {
+        let mut clock = PacketClock::default();
+        assert!(!clock.idle(9 * SECOND));
+        clock.observe(10 * SECOND, None);
+        assert!(!clock.idle(11 * SECOND));
+        let mut clock = started(10 * SECOND);
+        assert!(clock.idle(11 * SECOND));
+        assert!(!clock.idle(11 * SECOND) && !clock.idle(2 * HOUR));
+        assert_eq!((clock.now(), clock.ahead, clock.behind, clock.jumps), (11 * SECOND, 0, 0, 0));
     }
 
     #[test]

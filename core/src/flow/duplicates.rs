@@ -4,11 +4,11 @@
 //! copies differ in MAC addresses, VLAN ids, TTL and with it the IP header's checksum; the same in both are the flow,
 //! the IP identification, the length, the TCP sequence number and the transport checksum, which covers all of the
 //! payload; where there is none, its first bytes. A sender's own retransmission has another IPv4 identification; what has
-//! none, an IPv6 acknowledgment without data, may be sent twice in earnest and is not tested.
+//! none (IPv6, or RFC 6864), an acknowledgment without data, may be sent twice in earnest and is not tested.
 
 use super::hash::mix;
 use super::shard::Routed;
-use crate::decode::Transport;
+use crate::decode::{Transport, tcp_flags as flags};
 
 /// Two packets further apart than 10 ms are not copies: mirrors are faster, and retransmissions slower.
 const WINDOW: u32 = 10_000_000 >> TICK;
@@ -33,7 +33,8 @@ impl Recent {
     /// Whether this packet has come before, within the window.
     pub fn has_seen(&mut self, routed: &Routed, payload: &[u8]) -> bool {
         let packet = &routed.packet;
-        if packet.transport == Transport::Tcp && packet.ip_version == 6 && packet.payload_length == 0 {
+        let is_bare = packet.payload_length == 0 && packet.tcp_flags & (flags::SYN | flags::FIN | flags::RST) == 0;
+        if packet.transport == Transport::Tcp && packet.identification == 0 && is_bare {
             return false;
         }
         let identity = identity(routed, payload);

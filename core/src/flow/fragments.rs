@@ -21,6 +21,10 @@ const MOST_PARTS: usize = 52;
 const LARGEST_DATAGRAM: usize = 16_384;
 /// Octets held in a shard: 4 MiB in all shards.
 const MOST_HELD: usize = 65_536;
+/// What a part costs beside its octets.
+const PART_COST: usize = 48;
+/// Protocols of flows: TCP, UDP, ESP, AH.
+const FLOWS: [u8; 4] = [6, 17, 50, 51];
 
 /// What fragments of one datagram have in common.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -62,6 +66,12 @@ struct Held {
 }
 
 impl Held {
+    /// The first fragment, as it was.
+    fn give_up(&self) -> Message {
+        let end = self.header + self.first.packet.payload_captured as usize;
+        Message { first: self.first, payload: self.bytes.get(self.header..end).unwrap_or_default().to_vec() }
+    }
+
     /// Fills in a part; false when it does not lie within.
     fn fill(&mut self, start: u32, part: &[u8]) -> bool {
         let room = self.bytes.get_mut(start as usize..(start as usize).saturating_add(part.len()));
@@ -108,7 +118,7 @@ impl Datagram {
 
     /// Octets that are held for it.
     fn octets(&self) -> usize {
-        self.early.iter().map(|(_, part)| part.len()).sum::<usize>()
+        self.early.iter().map(|(_, part)| part.len() + PART_COST).sum::<usize>()
             + self.held.as_ref().map_or(0, |held| held.bytes.len())
     }
 
@@ -204,12 +214,15 @@ impl Fragments {
             return First::default();
         };
         let mut room = MOST_HELD.saturating_sub(self.held);
+        let mut incomplete = 0;
         let datagram = self.datagram(key, routed.now, given_up);
         let before = datagram.octets();
         room += before;
         // The number has come round to another datagram.
         if datagram.is_whole() || datagram.flow.is_some_and(|known| known != flow) {
-            *datagram = Datagram { came: datagram.came, ..Datagram::default() };
+            let before = std::mem::replace(datagram, Datagram { came: datagram.came, ..Datagram::default() });
+            incomplete += u64::from(before.held.is_some());
+            given_up.extend(before.held.map(|held| held.give_up()));
         }
         datagram.flow = Some(flow);
         let waiting = std::mem::take(&mut datagram.waiting);
@@ -243,7 +256,7 @@ impl Fragments {
         self.held = (self.held + after).saturating_sub(before);
         self.counters.waiting -= waiting.0;
         self.counters.overlapping += u64::from(newly_overlaps);
-        self.counters.incomplete += u64::from(no_room);
+        self.counters.incomplete += incomplete + u64::from(no_room);
         self.counters.reassembled += u64::from(answer.whole.is_some());
         answer
     }
@@ -259,7 +272,13 @@ impl Fragments {
         let (Some(key), Some(fragment)) = (DatagramKey::of(routed), routed.packet.fragment) else {
             return (None, None);
         };
-        let room = MOST_HELD.saturating_sub(self.held);
+        // What is not of a flow's protocol has no flow to wait for, nor has the rest of a tunnel that was opened.
+        if !FLOWS.contains(&fragment.protocol) {
+            self.counters.unmatched += 1;
+            return (None, None);
+        }
+        // Of what comes before its first fragment no more is kept than leaves room for what does not.
+        let room = (MOST_HELD / 4).saturating_sub(self.held);
         let datagram = self.datagram(key, routed.now, given_up);
         let before = datagram.octets();
         let (start, end) = (fragment.offset, fragment.offset.saturating_add(fragment.length));
@@ -272,16 +291,20 @@ impl Fragments {
         if flow.is_none() {
             datagram.waiting.0 += 1;
             datagram.waiting.1 += u64::from(routed.packet.ip_length);
-            if fragment.protocol == Transport::Udp as u8 && is_new && captured && part.len() <= room {
+            if fragment.protocol == Transport::Udp as u8 && is_new && captured && part.len() + PART_COST <= room {
                 datagram.early.push((start, part.to_vec()));
             }
         }
-        let broken = match &mut datagram.held {
+        let mut broken = match &mut datagram.held {
             Some(held) => datagram.overlaps || !captured || !held.fill(start, part),
             None => false,
         };
-        if broken {
-            datagram.held = None;
+        if broken && let Some(held) = datagram.held.take() {
+            if datagram.overlaps {
+                broken = false; // nothing is concluded from it, not even that it is incomplete
+            } else {
+                given_up.push(held.give_up());
+            }
         }
         if datagram.overlaps {
             datagram.early.clear();
@@ -337,10 +360,7 @@ impl Fragments {
         self.held = self.held.saturating_sub(datagram.octets());
         if let Some(held) = datagram.held {
             self.counters.incomplete += 1;
-            // The first fragment is there as it was.
-            let first = held.first;
-            let end = held.header + first.packet.payload_captured as usize;
-            given_up.push(Message { first, payload: held.bytes.get(held.header..end).unwrap_or_default().to_vec() });
+            given_up.push(held.give_up());
         }
     }
 }

@@ -112,6 +112,16 @@ impl FlowReport {
         self.finding.initiator.unwrap_or(0) & 1
     }
 
+    /// Packets were seen in one direction only.
+    pub fn is_one_way(&self) -> bool {
+        self.packets.contains(&0)
+    }
+
+    /// What a direction is called once the initiator is known.
+    pub fn direction_name(&self, direction: u8) -> &'static str {
+        if direction == self.initiator() { "to_server" } else { "to_client" }
+    }
+
     /// Initiator's and responder's (address, port).
     pub fn ends(&self) -> [(&[u8], u16); 2] {
         let octets = if self.key.ip_version == 4 { 4 } else { 16 };

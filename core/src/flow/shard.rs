@@ -432,7 +432,13 @@ impl Shard {
         if packet.transport == Transport::Tcp {
             stream_start = note_segment(flow, packet, own);
             // Most segments are of streams that have shown what they are, or have nothing to show.
-            if flow.tracked.is_none() && (packet.payload_length == 0 || !worth_a_look(&flow.track, own)) {
+            if flow.tracked.is_none()
+                && let Track::Stream(segments) = &mut flow.track
+                && (packet.payload_length == 0 || segments.looked[own] > SEGMENTS_LOOKED_AT)
+            {
+                if segments.looked[own] > SEGMENTS_LOOKED_AT {
+                    segments.resync = None;
+                }
                 return self.close_if_ended(slot, routed.now);
             }
         } else if packet.transport == Transport::Udp
@@ -446,10 +452,12 @@ impl Shard {
             if segments.join_beginning(&mut looked_at, &mut joined) {
                 return self.close_if_ended(slot, routed.now);
             }
-            if segments.looked[own] <= PROXY_SEGMENTS && fingerprint::is_proxied(looked_at.payload) {
-                segments.via_proxy = true;
-            }
             if flow.tracked.is_none() {
+                if segments.looked[own] <= PROXY_SEGMENTS
+                    && fingerprint::is_proxied(looked_at.payload, looked_at.stream_start)
+                {
+                    segments.via_proxy = true;
+                }
                 if segments.via_proxy && looked_at.payload.ends_with(b"\r\n\r\n") {
                     // Behind the request and its answer the stream begins anew.
                     segments.start[own] = Some(looked_at.sequence.wrapping_add(looked_at.length));
@@ -465,10 +473,12 @@ impl Shard {
                 if is_l2tp_opening(&looked_at) {
                     self.counters.clear_l2tp += 1;
                 }
-                if looked_at.stream_start
-                    && fingerprint::stays_foreign(looked_at.payload)
-                    && let Track::Stream(segments) = &mut flow.track
+                let stream_start = looked_at.stream_start;
+                if let Track::Stream(segments) = &mut flow.track
+                    && stream_start
+                    && !segments.via_proxy
                 {
+                    // What the stream begins with has been seen: what comes in its middle begins no other.
                     segments.looked[own] = SEGMENTS_LOOKED_AT + 1;
                 }
                 self.close_if_ended(slot, routed.now);
@@ -506,8 +516,9 @@ impl Shard {
             if flow.closing == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
                 return slot;
             }
+            // Half closed, too: of many streams one direction alone is seen.
             let reopened =
-                flow.closed() && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+                flow.closing != 0 && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
             if routed.now <= deadline(flow) && !reopened {
                 return slot;
             }
@@ -809,8 +820,12 @@ fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
     let Track::Stream(segments) = &mut flow.track else { return false };
     let flags = packet.tcp_flags;
     if flags & tcp_flags::SYN != 0 {
-        // Data may come with the SYN (RFC 7413), and begins behind it.
-        segments.start[own] = Some(packet.tcp_sequence.wrapping_add(1));
+        // Data may come with the SYN (RFC 7413), and begins behind it. Another number is another stream.
+        let start = Some(packet.tcp_sequence.wrapping_add(1));
+        if segments.start[own] != start {
+            *segments = Segments { start: segments.start, ..Segments::default() };
+            segments.start[own] = start;
+        }
     }
     if flags & tcp_flags::FIN != 0 {
         flow.closing |= 1 << own;
@@ -822,13 +837,6 @@ fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
         segments.looked[own] = segments.looked[own].saturating_add(1);
     }
     flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
-}
-
-fn worth_a_look(track: &Track, own: usize) -> bool {
-    match track {
-        Track::Datagrams(_) => true,
-        Track::Stream(segments) => segments.looked[own] <= SEGMENTS_LOOKED_AT,
-    }
 }
 
 /// A clear L2TP Start-Control-Connection-Request (RFC 2661, 3.1, 4.4.1, 6.1): T, L and S set, version 2, its own
