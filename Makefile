@@ -81,7 +81,7 @@ cargo-test: $(VENV)/.made
 
 fuzz:  ## Fuzz FUZZ_TARGETS (all) for FUZZ_SECONDS (3600) each
 	$(if $(shell $(CARGO) fuzz --version 2>/dev/null),,$(error cargo-fuzz is missing: cargo install cargo-fuzz))
-	@# The crate has no unsafe code for a sanitizer to watch, and without one a stable toolchain is enough. An input that
+	@# What is fuzzed has no unsafe code for a sanitizer to watch, and without one a stable toolchain is enough. An input that
 	@# takes two seconds, or 768 MB, fails like a crash: time per byte and memory are bounded.
 	cd core && for target in $(or $(FUZZ_TARGETS),$$($(CARGO) fuzz list)); do mkdir -p fuzz/new/$$target; \
 	  $(CARGO) fuzz run --sanitizer none $$target fuzz/new/$$target fuzz/corpus/$$target \

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import lookups, replay, tunnels
+from bench import events, lookups, replay, tunnels
 from bench.loads import GENERATOR, PROFILES, build
 from bench.measure import machine, versions
 
@@ -58,11 +58,14 @@ def main() -> None:
         progress.print(f"look-ups, {size:,} prefixes ...")
         found.append(lookups.measure(size, arguments.runs))
 
-    table = make_table(start, speeds, wrapped, found)
+    progress.print(f"event lines, {events.FLOWS:,} recognised flows ...")
+    lines = events.measure(events.FLOWS, max(1, arguments.runs // 3))
+
+    table = make_table(start, speeds, wrapped, lines, found)
     console.print(table)
     console.print(about_line(), highlight=False)
     if not arguments.no_save:
-        numbers = {"start": start, "replay": speeds, "tunnels": wrapped, "lookups": found}
+        numbers = {"start": start, "replay": speeds, "tunnels": wrapped, "events": lines, "lookups": found}
         save(table, json.loads(json.dumps(numbers, default=asdict)))
 
 
@@ -70,6 +73,7 @@ def make_table(
     start: replay.Start,
     speeds: list[replay.Speed],
     wrapped: list[tunnels.Tunnels],
+    lines: events.Events,
     found: list[lookups.Lookups],
 ) -> Table:
     """All results, one row each."""
@@ -104,6 +108,15 @@ def make_table(
             f"{tunnels.RATIO_LIMIT:g} bare",
             end_section=True,
         )
+    table.add_row(
+        f"CPU µs per event line: {lines.flows:,} recognised flows",
+        f"{lines.line_us:.1f}",
+        "",
+        "",
+        f"{events.LINE_LIMIT_US:g} µs",
+        "",
+        end_section=True,
+    )
     for row in found:
         table.add_row(
             f"M look-ups per CPU s: register, {row.prefixes:,} prefixes",

@@ -77,7 +77,8 @@ class CaptureError(Exception):
     """A capture could not be read (any further).
 
     What was whole before `offset` has been or will be reported; `reason` is one of "not_found",
-    "permission", "io", "empty", "not_a_capture", "truncated", "malformed", "compression".
+    "permission", "io", "empty", "not_a_capture", "truncated", "malformed", "compression", and of interfaces
+    "no_interface", "no_capability", "interface".
     """
 
     reason: str
@@ -97,6 +98,14 @@ class FlowBatch:
     """
 
     def __len__(self) -> int: ...
+    def parts(self, size: int) -> list[FlowBatch]:
+        """The same rows in batches of at most `size`, at least 1, for who wants few of them at once."""
+    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
+        """The event line (`events.VpnEvent`, with a newline) of a row, by its place in this batch.
+
+        JSON of what the core does not know, taken as it is: `policy` a value, the others members without
+        their braces. `head` stands behind `timestamp`, `capture` behind `community_id`, `tail` behind `flow`.
+        IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;
@@ -195,7 +204,7 @@ class FlowBatch:
 
 @final
 class Engine:
-    """Replays captures, one after the other, each on its own."""
+    """Replays captures, one after the other, each on its own; or listens on interfaces."""
 
     def __new__(
         cls,
@@ -213,18 +222,40 @@ class Engine:
         remove_duplicates: bool = False,
         peel: str = "operator",
         subscribers: Sequence[tuple[bytes, int]] = (),
+        filter: Sequence[tuple[int, Sequence[tuple[int, int, int, int]]]] = (),
     ) -> Engine:
         """`workers` threads from 1 to 64; `flow_key` "five-tuple", "+vlan" or "+path"; the milestones are
         packets (both directions) and seconds of a flow at which a report is wanted beside those of
         `FlowBatch.report`; `max_*` bound each pool of flows, and the datagrams in fragments that are
         remembered. `remove_duplicates`: a packet that comes twice within 10 ms counts once. `peel`: which
         tunnels over IP are opened: "operator" (those with no end in `subscribers`, packed address and length
-        of each prefix), "all" or "none". ValueError names the setting and its range."""
+        of each prefix), "all" or "none". `filter`:
+        for each link type a program of classic BPF (code, jt, jf, k): frames that it does not select are
+        counted ("ignored.filtered") and left out. ValueError names the setting and its range."""
     def open(self, path: str, name: str) -> None:
         """Begin the capture at `path`; `name` goes into errors, its last part into flow ids.
 
         "-" is standard input, which is first looked at by `poll`. Raises CaptureError when the path is no
         capture, RuntimeError when another one is not finished."""
+    def open_interfaces(
+        self,
+        names: Sequence[str],
+        *,
+        snap_length: int = 262_144,
+        block_size: int = 262_144,
+        blocks: int = 256,
+        outgoing: bool = False,
+        promiscuous: bool = True,
+    ) -> None:
+        """Begin a live capture from these interfaces, which goes on until `finish`.
+
+        Each has a ring of `blocks` blocks of `block_size` bytes (a power of two). The kernel hands a block
+        over when it is full or 10 ms old, so a ring bridges a pause of `blocks` times 10 ms, or of its size
+        divided by the rate where that is shorter. `snap_length`: bytes kept of a frame. `outgoing`: also
+        frames that this host sends, which are counted and left out otherwise. Names joined by commas, with
+        the first frame, go into flow ids. While nothing comes, the packet clock follows the host's, one
+        second behind. An interface that goes down or away is waited for. Raises CaptureError, RuntimeError
+        as `open`."""
     def poll(self, max_ms: int = 100) -> FlowBatch | None:
         """Work for about `max_ms` or until a batch has filled; None once the capture is done.
 
@@ -245,7 +276,8 @@ class Engine:
     def review(self) -> None:
         """Report every reported flow that still runs as "milestone"; the next poll gives the rows."""
     def finish(self) -> None:
-        """Stop reading here: the next polls report the running flows' ends, then None."""
+        """Stop reading here: the next polls report the running flows' ends, then None. Of interfaces, what
+        has arrived by now still comes."""
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
     def link_types(self) -> list[tuple[int, str, int, bool]]:
@@ -254,4 +286,7 @@ class Engine:
         """Counters since construction, over all captures. Keys are dotted, e.g. "frames", "bytes",
         "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "flows.evicted.attempt". They balance:
         frames = decoded + undecoded.* + ignored.*;
-        decoded = flow_packets + no_flow.* + fragments_unmatched + fragments_waiting."""
+        decoded = flow_packets + no_flow.* + fragments_unmatched + fragments_waiting. Of a live capture also
+        "ignored.outgoing", "kernel.received" (= frames + "kernel.dropped", once it has ended),
+        "kernel.freezes" (a ring was full), "interfaces.downs" (so often) and "interfaces.down" (so many
+        now)."""

@@ -7,12 +7,12 @@ the window ends. All tables are bounded: a prefix pushed out gives its summary e
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from classifier.events import NANOSECONDS, AttemptsItem, rfc3339
+from classifier.register.prefixes import address_text
 
 WINDOW_NS = 60 * NANOSECONDS
 
@@ -82,7 +82,9 @@ class Attempts:
             self._overall += 1
             return True
         self.summarised += 1
-        count = window.counts.setdefault(protocol, _Count(0, time_ns, time_ns))
+        count = window.counts.get(protocol)
+        if count is None:
+            count = window.counts[protocol] = _Count(0, time_ns, time_ns)
         count.flows += 1
         count.last_ns = time_ns
         if destination not in count.destinations:
@@ -126,5 +128,5 @@ class Attempts:
 
 def _text(prefix: bytes) -> str:
     if len(prefix) == 3:
-        return f"{ipaddress.IPv4Address(prefix + bytes(1))}/24"
-    return f"{ipaddress.IPv6Address(prefix + bytes(10))}/48"
+        return f"{address_text(prefix + bytes(1))}/24"
+    return f"{address_text(prefix + bytes(10))}/48"

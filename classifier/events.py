@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from classifier import _core
 
@@ -112,7 +112,8 @@ class VpnEvent(TypedDict):
     event: str
     flow_id: int
     community_id: str
-    pcap_filename: str
+    pcap_filename: NotRequired[str]
+    in_iface: NotRequired[str]
     vlan: list[int]
     encap: list[str]
     src_ip: str
@@ -146,7 +147,8 @@ class AttemptsEvent(TypedDict):
     schema: str
     sensor: str
     event_type: Literal["attempts"]
-    pcap_filename: str
+    pcap_filename: NotRequired[str]
+    in_iface: NotRequired[str]
     attempts: AttemptsItem
     version: str
 
@@ -186,6 +188,7 @@ class CorrectionEvent(TypedDict):
     flow_id: NotRequired[int]
     community_id: NotRequired[str]
     pcap_filename: NotRequired[str]
+    in_iface: NotRequired[str]
     src_ip: NotRequired[str]
     src_port: NotRequired[int]
     dest_ip: NotRequired[str]
@@ -255,6 +258,7 @@ class Stats(TypedDict):
     flow_key: str
     peel: str
     remove_duplicates: bool
+    filter: NotRequired[str]
     as_of: str | None
     register: RegisterItem | None
     policy_hash: str
@@ -277,19 +281,58 @@ class StatsEvent(TypedDict):
 
 
 Event = VpnEvent | AttemptsEvent | CorrectionEvent | RegisterEvent | StatsEvent
+Place = Literal["pcap_filename", "in_iface"]
+"""Which field says where an event's packets come from."""
 
 
-def attempts_event(time_ns: int, sensor: str, capture: str, attempts: AttemptsItem) -> AttemptsEvent:
+class Counted(NamedTuple):
+    """What a flow is counted by."""
+
+    protocol: str
+    verdict: str
+    action: str
+    case_id: str
+
+
+class VpnLine(NamedTuple):
+    """A `VpnEvent` as the line that it is written as; beside it what every reader asks for, so that few
+    lines are read again."""
+
+    line: bytes
+    """With its newline."""
+    flow_id: int
+    ended: bool
+    counted: Counted
+
+    def event(self) -> VpnEvent:
+        """The event that the line holds."""
+        import orjson
+
+        event: VpnEvent = orjson.loads(self.line)
+        return event
+
+
+def place(event: Mapping[str, Any]) -> tuple[Place, str]:
+    """Where an event's packets come from: the field that says so, and what it says; KeyError without one."""
+    if "in_iface" in event:
+        return "in_iface", event["in_iface"]
+    return "pcap_filename", event["pcap_filename"]
+
+
+def attempts_event(
+    time_ns: int, sensor: str, field: Place, capture: str, attempts: AttemptsItem
+) -> AttemptsEvent:
     """A summary for one window of one source prefix."""
-    return {
+    event: AttemptsEvent = {
         "timestamp": rfc3339(time_ns),
         "schema": SCHEMA_VERSION,
         "sensor": sensor,
         "event_type": "attempts",
-        "pcap_filename": capture,
         "attempts": attempts,
         "version": _core.version,
     }
+    event[field] = capture
+    return event
 
 
 def register_event(
@@ -446,6 +489,10 @@ def _faults(value: Any, rule: Mapping[str, Any], place: str, definitions: Mappin
         for name in rule.get("required", ()):
             if name not in value:
                 yield f"{f'{place}.{name}'.lstrip('.')}: missing"
+        # Used for nothing but fields of which one must be there.
+        names = [name for option in rule.get("anyOf", ()) for name in option["required"]]
+        if names and not any(name in value for name in names):
+            yield f"{f'{place}.{names[0]}'.lstrip('.')}: missing"
         for name, item in value.items():
             inner = f"{place}.{name}".lstrip(".")
             if name in properties:

@@ -19,7 +19,7 @@ from typing import cast
 
 from classifier import _core
 from classifier.event_file import EventFiles
-from classifier.events import EntryItem, PolicyItem, RegisterItem, VpnEvent, Was, parse_time, schema
+from classifier.events import EntryItem, PolicyItem, RegisterItem, VpnEvent, Was, parse_time, place, schema
 from classifier.letter import letter
 from classifier.policy import DEFAULT_RULE, NO_REGISTER_RULE
 from classifier.remedy import what_would_change
@@ -141,13 +141,13 @@ def stories(
         event = cast(VpnEvent, line.event)
         if not wanted.fits(event):
             continue
-        story = events.setdefault((event["pcap_filename"], event["flow_id"]), [])
+        story = events.setdefault((place(event)[1], event["flow_id"]), [])
         # Of the events before, only those that changed the judgement have something to tell.
         if story and "was" not in story[-1]["policy"] and len(story) > 1:
             story.pop()
         story.append(event)
         if event["event"] == "ended":
-            del events[event["pcap_filename"], event["flow_id"]]
+            del events[place(event)[1], event["flow_id"]]
             if wanted.lasted(event):
                 yield story
     for story in events.values():
@@ -201,7 +201,7 @@ def describe(story: list[VpnEvent]) -> str:
     name = vpn["protocol"] if vpn["variant"] == vpn["protocol"] else f"{vpn['protocol']} ({vpn['variant']})"
     lines = [
         f"Flow {event['flow_id']}: {name}, {source} to {destination}, {event['proto']}",
-        f"  in {event['pcap_filename']}, {flow['start']} to {flow['end']}",
+        f"  in {place(event)[1]}, {flow['start']} to {flow['end']}",
         f"  {flow['pkts_toserver']:,} packets ({flow['bytes_toserver']:,} bytes) to the responder, "
         f"{flow['pkts_toclient']:,} ({flow['bytes_toclient']:,} bytes) back"
         + (f"; ended: {flow['reason'].replace('_', ' ')}" if "reason" in flow else ""),

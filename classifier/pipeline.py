@@ -15,8 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+import orjson
 
 from classifier import _core
 from classifier.attempts import Attempts
@@ -27,16 +30,17 @@ from classifier.events import (
     SCHEMA_VERSION,
     AttemptsItem,
     Before,
+    Counted,
     EntryItem,
     Event,
-    FlowCounters,
     LinkTypeItem,
-    PolicyItem,
+    Place,
     RegisterEvent,
     RegisterItem,
     Stats,
     UnreadableItem,
-    VpnEvent,
+    VpnLine,
+    Was,
     attempts_event,
     nanoseconds,
     parse_time,
@@ -45,11 +49,14 @@ from classifier.events import (
     stats_event,
 )
 from classifier.inputs import InputError, InputFault, Inputs, find
-from classifier.policy import Judgement, Policy
+from classifier.policy import End, Judgement, Match, Policy
 from classifier.register import Register
 
 _MAX_ENTRIES = 16
 _MAX_SAID = 65_536
+_MAX_NAMED = 65_536
+_ROWS = 1_024  # that are held as Python objects at once
+_EVENTS = ("recognised", "changed", "update", "ended")
 RUNS_NS = 60 * NANOSECONDS  # so long after its last packet, a flow may be over
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -65,6 +72,7 @@ class Settings:
     sensor: str = "replay"
     peel: str = "operator"
     remove_duplicates: bool = False
+    filter: str = ""
 
 
 def replay(
@@ -80,6 +88,7 @@ def replay(
     sensor: str = "replay",
     peel: str = "operator",
     remove_duplicates: bool = False,
+    filter: str = "",
 ) -> Iterator[Event]:
     """Read captures and yield events, the same that the command `vpn-classifier replay` writes.
 
@@ -90,13 +99,16 @@ def replay(
     `workers`: threads that read, 1 to 64. `flow_key`: "five-tuple", "+vlan" or "+path". `sensor`: name of the
     observation point, for the events. `peel`: which tunnels over IP are opened: "operator" (those with no end
     in the policy's networks), "all" or "none". `remove_duplicates`: count a packet that a mirror delivers
-    twice, within 10 ms, once.
+    twice, within 10 ms, once. `filter`: a BPF expression such as "udp port 51820" that selects packets; it
+    needs libpcap.
 
     A register or policy that cannot be used raises here (`RegisterError`, `PolicyError`, `ConfigError`), a
     wrong argument ValueError. Input that cannot be read does not end the iteration: when all else has been
     read and the last event was given, `InputError` is raised with every fault.
     """
-    settings = Settings(min_confidence, flow_key, _as_of(as_of), workers, sensor, peel, remove_duplicates)
+    settings = Settings(
+        min_confidence, flow_key, _as_of(as_of), workers, sensor, peel, remove_duplicates, filter
+    )
     names = [paths] if isinstance(paths, str | os.PathLike) else paths
     run = Replay(find([os.fspath(name) for name in names]), *load_rules(rules, register, policy), settings)
     return _checked(run)
@@ -152,7 +164,13 @@ class _Request:
 
 
 class Replay:
-    """One run over some captures."""
+    """One run over some captures. `watch.Watch` is one that listens."""
+
+    place: Place = "pcap_filename"
+    """Under which name events say where their packets come from."""
+    _has_end = True  # so that stopping before it is an interruption
+    _keep = "all"
+    _poll_ms = 100
 
     def __init__(
         self,
@@ -177,6 +195,7 @@ class Replay:
             remove_duplicates=self._settings.remove_duplicates,
             peel=self._settings.peel,
             subscribers=_subscribers(policy),
+            filter=_programs(self._settings.filter),
         )
         self._engine.review_at(self._instants(register, policy))
         self._links: dict[tuple[int, str, bool], int] = {}
@@ -213,25 +232,32 @@ class Replay:
 
     def events(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event]:
         """Everything worth recording, in order; `on_poll` is called several times a second."""
-        reporter = _Reporter(self._register, self._policy, self._settings, self._engine)
+        for event in self.lines(on_poll):
+            yield event.event() if isinstance(event, VpnLine) else event
+
+    def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
+        """The same; those of flows, which are many, as the lines they are written as."""
+        reporter = Reporter(self._register, self._policy, self._settings, self._engine, self.place)
         started = self._stats()
-        begun = False
-        clock_ns = 0
+        reporter.latest_ns = self._now_ns(reporter)
+        begun = reporter.latest_ns > 0
+        if begun:
+            yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
         for path in self._inputs.paths:
-            for event, time_ns in self._capture(path, reporter, on_poll):
-                clock_ns = max(clock_ns, time_ns)
-                if not begun:
-                    begun = True
-                    yield stats_event(clock_ns, self._settings.sensor, "started", started)
-                yield event
+            events = self._capture(path, reporter, on_poll)
+            if not begun and (first := next(events, None)) is not None:
+                begun = True
+                yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
+                yield first
+            yield from events
             if self.interrupted:
                 break
         if not begun:
-            yield stats_event(clock_ns, self._settings.sensor, "started", started)
-        for event, _ in self._take_requests(reporter, clock_ns):
-            yield event
+            yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
+        reporter.latest_ns = max(reporter.latest_ns, self._now_ns(reporter))
+        yield from self._take_requests(reporter, reporter.latest_ns)
         ended = self._stats()
-        counters = self._engine.stats() | reporter.counters()
+        counters = self._engine.stats() | reporter.counters() | self._counters()
         counters["captures.unreadable"] = len(self.faults)
         counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
         ended["counters"] = dict(sorted(counters.items()))
@@ -250,16 +276,16 @@ class Replay:
             for fault in self.faults
         ]
         ended["interrupted"] = self.interrupted
-        yield stats_event(clock_ns, self._settings.sensor, "ended", ended)
+        yield stats_event(reporter.latest_ns, self._settings.sensor, "ended", ended)
 
     def _capture(
-        self, path: str, reporter: _Reporter, on_poll: Callable[[], None] | None
-    ) -> Iterator[tuple[Event, int]]:
+        self, path: str, reporter: Reporter, on_poll: Callable[[], None] | None
+    ) -> Iterator[Event | VpnLine]:
         if self._stopping:
-            self.interrupted = True
+            self.interrupted = self._has_end
             return
         try:
-            self._engine.open(path, path)
+            self._open(path)
         except _core.CaptureError as error:
             self.faults.append(_fault(path, error))
             return
@@ -267,17 +293,19 @@ class Replay:
         finishing = False
         while True:
             if self._stopping and not finishing:
-                finishing = self.interrupted = True
+                finishing = True
+                self.interrupted = self._has_end
                 self._engine.finish()
-            yield from self._take_requests(reporter, reporter.clock_ns)
+            yield from self._take_requests(reporter, self._now_ns(reporter))
             try:
-                batch = self._engine.poll(100)
+                batch = self._engine.poll(self._poll_ms)
             except _core.CaptureError as error:
                 self.faults.append(_fault(path, error))
                 continue
             if batch is None:
                 break
             yield from reporter.batch(path, batch)
+            yield from self._idle(path, reporter)
             if on_poll is not None:
                 on_poll()
         yield from reporter.end(path)
@@ -287,11 +315,26 @@ class Replay:
         self._bytes += self._engine.progress()[0]
         self.current = None
 
+    def _open(self, path: str) -> None:
+        self._engine.open(path, path)
+
+    def _now_ns(self, reporter: Reporter) -> int:
+        """The time of the run."""
+        return reporter.clock_ns
+
+    def _idle(self, _path: str, _reporter: Reporter) -> Iterable[Event | VpnLine]:
+        """What the passing of time alone brings about, after each poll; with captures, nothing."""
+        return ()
+
+    def _counters(self) -> dict[str, int]:
+        """What a kind of run counts beside the others."""
+        return {}
+
     def _stats(self) -> Stats:
         register = self._register
         as_of_ns = self._settings.as_of_ns
-        return {
-            "keep": "all",
+        stats: Stats = {
+            "keep": self._keep,
             "min_confidence": self._settings.min_confidence,
             "flow_key": self._settings.flow_key,
             "peel": self._settings.peel,
@@ -300,8 +343,11 @@ class Replay:
             "register": None if register is None else register_item(register),
             "policy_hash": "" if self._policy is None else self._policy.sha256,
         }
+        if self._settings.filter:
+            stats["filter"] = self._settings.filter
+        return stats
 
-    def _take_requests(self, reporter: _Reporter, time_ns: int) -> Iterator[tuple[RegisterEvent, int]]:
+    def _take_requests(self, reporter: Reporter, time_ns: int) -> Iterator[RegisterEvent]:
         """What was asked for since the last poll, in order."""
         while self._requests:
             request = self._requests.popleft()
@@ -312,20 +358,18 @@ class Replay:
             faults = request.faults or self._adopt(request, reporter)
             self._loaded += not faults
             self._refused += bool(faults)
-            yield (
-                register_event(
-                    time_ns,
-                    self._settings.sensor,
-                    "refused" if faults else "loaded",
-                    None if self._register is None else register_item(self._register),
-                    "" if self._policy is None else self._policy.sha256,
-                    was,
-                    faults,
-                ),
+            reporter.latest_ns = max(reporter.latest_ns, time_ns)
+            yield register_event(
                 time_ns,
+                self._settings.sensor,
+                "refused" if faults else "loaded",
+                None if self._register is None else register_item(self._register),
+                "" if self._policy is None else self._policy.sha256,
+                was,
+                faults,
             )
 
-    def _adopt(self, request: _Request, reporter: _Reporter) -> Sequence[str]:
+    def _adopt(self, request: _Request, reporter: Reporter) -> Sequence[str]:
         """Judge by what is asked for; what the engine says against it, and then all is as it was."""
         judging = request.register or self._register, request.policy or self._policy
         known, policy = judging
@@ -353,7 +397,7 @@ class Replay:
         return policy.instants(register)
 
 
-def entry_items(judgement: Judgement) -> list[EntryItem]:
+def entry_items(matches: Iterable[Match]) -> list[EntryItem]:
     """The entries behind a judgement, as events name them."""
     return [
         {
@@ -365,7 +409,7 @@ def entry_items(judgement: Judgement) -> list[EntryItem]:
             "end": end,
             "prefix": str(entry.prefix),
         }
-        for entry, end, standing, _ in judgement.entries[:_MAX_ENTRIES]
+        for entry, end, standing, _ in islice(matches, _MAX_ENTRIES)
     ]
 
 
@@ -381,6 +425,14 @@ def register_item(register: Register) -> RegisterItem:
     }
 
 
+def _programs(expression: str) -> Sequence[tuple[int, Sequence[tuple[int, int, int, int]]]]:
+    if not expression:
+        return ()
+    from classifier.bpf import programs
+
+    return programs(expression)
+
+
 def _fault(path: str, error: _core.CaptureError) -> InputFault:
     return InputFault(path, error.reason, error.found, error.expected, error.offset)
 
@@ -393,39 +445,24 @@ def _subscribers(policy: Policy | None) -> list[tuple[bytes, int]]:
 
 
 class _Row(NamedTuple):
-    """One row of a `FlowBatch`; the fields are its columns."""
+    """What judging a row of a `FlowBatch` needs; the fields are its columns."""
 
     report: str
     time_ns: int
     flow_id: int
-    community_id: str
     handle: int
     tag: int
     source: bytes
     destination: bytes
-    source_ip: str
-    destination_ip: str
-    source_port: int | None
     destination_port: int | None
-    transport: str
-    vlan: list[int]
-    encap: list[str]
     protocol: str
-    variant: str
     confidence: str
     phase: str
-    oneway: bool
-    midflow: bool
     via_proxy: bool
-    evidence: list[tuple[str, int, int, int, str, int, int]]
-    ruled_out: list[str]
     packets_to_server: int
     packets_to_client: int
-    bytes_to_server: int
-    bytes_to_client: int
     start_ns: int
     end_ns: int
-    end_reason: str | None
 
 
 class _Said(NamedTuple):
@@ -438,13 +475,23 @@ class _Said(NamedTuple):
     policy_hash: str
 
 
-class _Reporter:
+_Saying = tuple[str, Judgement, _Said | None, _Said]
+"""Name of the event, the judgement, what was said before, and what is said now."""
+
+
+class Reporter:
     """Turns the rows of batches into events."""
 
     def __init__(
-        self, register: Register | None, policy: Policy | None, settings: Settings, engine: _core.Engine
+        self,
+        register: Register | None,
+        policy: Policy | None,
+        settings: Settings,
+        engine: _core.Engine,
+        place: Place,
     ) -> None:
         self.adopt(register, policy)
+        self._place = place
         self._as_of_ns = settings.as_of_ns
         self._sensor = settings.sensor
         self._engine = engine
@@ -454,9 +501,15 @@ class _Reporter:
         self._said: dict[int, _Said] = {}  # by tag, the oldest first
         self._tags: dict[_Said, int] = {}
         self._last_tag = 0
+        self._named: dict[tuple[End, str, tuple[int, ...]], orjson.Fragment] = {}
         self._events = 0
+        constant = {"schema": SCHEMA_VERSION, "sensor": settings.sensor, "event_type": "vpn"}
+        self._heads = {event: _members(constant | {"event": event}) for event in _EVENTS}
+        self._tail = _members({"version": _core.version})
         self.clock_ns = 0
         """Of the packets of the present capture, as far as rows have shown it."""
+        self.latest_ns = 0
+        """The latest time of an event, whatever the capture."""
 
     def adopt(self, register: Register | None, policy: Policy | None) -> None:
         """Judge by these from here on."""
@@ -473,28 +526,37 @@ class _Reporter:
             "cases.first_seen_evicted": self._first_seen.evicted,
         }
 
-    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[tuple[Event, int]]:
-        """The events of one batch, each with its time."""
-        columns = [getattr(batch, name) for name in _Row._fields]
+    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[Event | VpnLine]:
+        """The events of one batch."""
+        name = _members({self._place: capture})
         tags: dict[int, int] = {}  # by handle: set in this batch
-        for row in map(_Row._make, zip(*columns, strict=True)):
-            time_ns = row.time_ns
-            if time_ns > self.clock_ns:
-                self.clock_ns = time_ns
-                if self._attempts.due_ns <= time_ns:
-                    yield from self._summaries(capture, self._attempts.due(time_ns))
-            before = tags.get(row.handle, row.tag)
-            event, after = self._row(capture, row, before)
-            if event is not None:
-                yield event, time_ns
-            if row.report == "ended":
-                tags.pop(row.handle, None)
-            elif after != before:
-                tags[row.handle] = after
+        for part in batch.parts(_ROWS):
+            columns = [getattr(part, column) for column in _Row._fields]
+            for place, row in enumerate(map(_Row._make, zip(*columns, strict=True))):
+                time_ns = row.time_ns
+                if time_ns > self.clock_ns:
+                    yield from self.advance(capture, time_ns)
+                before = tags.get(row.handle, row.tag)
+                said, after = self._row(row, before)
+                if said is not None:
+                    if time_ns > self.latest_ns:
+                        self.latest_ns = time_ns
+                    yield self._line(part, place, row, name, *said)
+                if row.report == "ended":
+                    tags.pop(row.handle, None)
+                elif after != before:
+                    tags[row.handle] = after
         if tags:
             self._engine.set_tags(list(tags), list(tags.values()))
 
-    def end(self, capture: str) -> Iterator[tuple[Event, int]]:
+    def advance(self, capture: str, time_ns: int) -> Iterator[Event | VpnLine]:
+        """It is this time now, if it was not already: the summaries that are due."""
+        if time_ns > self.clock_ns:
+            self.clock_ns = time_ns
+            if self._attempts.due_ns <= time_ns:
+                yield from self._summaries(capture, self._attempts.due(time_ns))
+
+    def end(self, capture: str) -> Iterator[Event | VpnLine]:
         """The capture has ended: the summaries still open."""
         yield from self._summaries(capture, self._attempts.drain(self.clock_ns))
         self._cases.clear()
@@ -503,12 +565,13 @@ class _Reporter:
 
     def _summaries(
         self, capture: str, items: Iterable[tuple[int, AttemptsItem]]
-    ) -> Iterator[tuple[Event, int]]:
+    ) -> Iterator[Event | VpnLine]:
         for time_ns, item in items:
-            yield attempts_event(time_ns, self._sensor, capture, item), time_ns
+            self.latest_ns = max(self.latest_ns, time_ns)
+            yield attempts_event(time_ns, self._sensor, self._place, capture, item)
 
-    def _row(self, capture: str, row: _Row, tag: int) -> tuple[VpnEvent | None, int]:
-        """The event that a row gives, if any, and the flow's tag from now on."""
+    def _row(self, row: _Row, tag: int) -> tuple[_Saying | None, int]:
+        """What is to be said of a row, if anything, and the flow's tag from now on."""
         report = row.report
         said = self._said.get(tag)
         if said is None:
@@ -532,8 +595,7 @@ class _Reporter:
                 report = "changed"
             elif report == "milestone":
                 return None, now_tag
-        self._events += 1
-        return self._event(capture, row, report, judgement, said, now), now_tag
+        return (report, judgement, said, now), now_tag
 
     def _tagged(self, judgement: Judgement) -> tuple[_Said, int]:
         """What is said now, and the number that stands for it."""
@@ -574,15 +636,33 @@ class _Reporter:
             return None
         return self._policy.judge(row, self._register, row.end_ns, self._first_seen.since)
 
-    def _event(
-        self, capture: str, row: _Row, report: str, judgement: Judgement, said: _Said | None, now: _Said
-    ) -> VpnEvent:
+    def _line(
+        self,
+        batch: _core.FlowBatch,
+        place: int,
+        row: _Row,
+        capture: bytes,
+        report: str,
+        judgement: Judgement,
+        said: _Said | None,
+        now: _Said,
+    ) -> VpnLine:
+        self._events += 1
         subject, remote = row.source, row.destination
         if judgement.subject == "destination":
             subject, remote = remote, subject
         case = case_id(subject, remote, row.protocol)
         newly_flagged = now.action == "flag" and (said is None or said.action != "flag")
-        policy: PolicyItem = {
+        was: dict[str, Was] = {}
+        why = judgement.why
+        if said is not None and now[:3] != said[:3]:
+            was["was"] = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
+            if now[3:] != said[3:]:
+                was["was"]["register_serial"] = said.register_serial
+                was["was"]["policy_hash"] = said.policy_hash
+                why += _judged_anew(said, now)
+        # An `events.PolicyItem`.
+        policy = {
             "verdict": now.verdict,
             "action": now.action,
             "rule": now.rule,
@@ -590,73 +670,32 @@ class _Reporter:
             "subject": subject_prefix(subject),
             "first": newly_flagged and self._cases.first(case, row.time_ns),
             "case_id": case,
-            "entries": entry_items(judgement),
+            "entries": self._entries(judgement),
             "register_serial": now.register_serial,
             "policy_hash": now.policy_hash,
-            "why": judgement.why,
+            "why": why,
+            **was,
         }
-        if said is not None and now[:3] != said[:3]:
-            policy["was"] = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
-            if now[3:] != said[3:]:
-                policy["was"]["register_serial"] = said.register_serial
-                policy["was"]["policy_hash"] = said.policy_hash
-                policy["why"] += _judged_anew(said, now)
-        flow: FlowCounters = {
-            "pkts_toserver": row.packets_to_server,
-            "pkts_toclient": row.packets_to_client,
-            "bytes_toserver": row.bytes_to_server,
-            "bytes_toclient": row.bytes_to_client,
-            "start": rfc3339(row.start_ns),
-            "end": rfc3339(row.end_ns),
-        }
-        if row.end_reason is not None:
-            flow["reason"] = row.end_reason
-        event: VpnEvent = {
-            "timestamp": rfc3339(row.time_ns),
-            "schema": SCHEMA_VERSION,
-            "sensor": self._sensor,
-            "event_type": "vpn",
-            "event": report,
-            "flow_id": row.flow_id,
-            "community_id": row.community_id,
-            "pcap_filename": capture,
-            "vlan": row.vlan,
-            "encap": row.encap,
-            "src_ip": row.source_ip,
-            "dest_ip": row.destination_ip,
-            "proto": row.transport,
-            "ip_v": 4 if len(row.source) == 4 else 6,
-            "vpn": {
-                "protocol": row.protocol,
-                "variant": row.variant,
-                "confidence": row.confidence,
-                "phase": row.phase,
-                "oneway": row.oneway,
-                "midflow": row.midflow,
-                "via_proxy": row.via_proxy,
-                "evidence": [
-                    {
-                        "id": kind,
-                        "bits": bits,
-                        "packet": packet,
-                        "time": rfc3339(time_ns),
-                        "direction": direction,
-                        "length": length,
-                        "count": count,
-                    }
-                    for kind, bits, packet, time_ns, direction, length, count in row.evidence
-                ],
-                "ruled_out": row.ruled_out,
-            },
-            "policy": policy,
-            "flow": flow,
-            "version": _core.version,
-        }
-        if row.source_port is not None:
-            event["src_port"] = row.source_port
-        if row.destination_port is not None:
-            event["dest_port"] = row.destination_port
-        return event
+        line = batch.event_line(place, self._heads[report], capture, orjson.dumps(policy), self._tail)
+        counted = Counted(row.protocol, now.verdict, now.action, case)
+        return VpnLine(line, row.flow_id, report == "ended", counted)
+
+    def _entries(self, judgement: Judgement) -> orjson.Fragment:
+        """The entries behind a judgement, as JSON: many flows meet the same ones, mostly at one end only."""
+        if judgement.other_end.entries:
+            return orjson.Fragment(orjson.dumps(entry_items(judgement.entries)))
+        key = judgement.subject_end, judgement.subject, judgement.decisive
+        known = self._named.get(key)
+        if known is None:
+            if len(self._named) >= _MAX_NAMED:
+                self._named.clear()
+            known = self._named[key] = orjson.Fragment(orjson.dumps(entry_items(judgement.entries)))
+        return known
+
+
+def _members(part: dict[str, str]) -> bytes:
+    """Members of a JSON object without its braces."""
+    return orjson.dumps(part)[1:-1]
 
 
 def _judged_anew(said: _Said, now: _Said) -> str:

@@ -39,12 +39,13 @@ seen has come without an entry in force for it.
 One rule a reader would get wrong: a prefix in `local` or `shared` registers nobody; it only says which end
 is ours.
 
-Most flows meet entries that others met before. So what the entries of a prefix amount to is remembered for
-as long as no date passes, and which rules can hold for each combination of names; neither changes an answer.
+A flow is judged several times, most within moments, and most flows meet entries that others met before. So
+what the ends of a flow and the entries of a prefix amount to is remembered for as long as no date passes, and
+which rules can hold for each combination of names; none of it changes an answer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from functools import lru_cache
@@ -64,6 +65,7 @@ __all__ = [
     "Action",
     "Confidence",
     "Direction",
+    "End",
     "FirstSeen",
     "Flow",
     "FlowFacts",
@@ -234,7 +236,9 @@ OBSERVE: Final = Action.OBSERVE
 FLAG: Final = Action.FLAG
 OUTBOUND: Final = Direction.OUTBOUND
 INBOUND: Final = Direction.INBOUND
+INTERNAL: Final = Direction.INTERNAL
 TRANSIT: Final = Direction.TRANSIT
+UNKNOWN: Final = Direction.UNKNOWN
 SCOPE_LOCAL: Final = Direction.SCOPE_LOCAL
 UNREGISTERED: Final = Verdict.UNREGISTERED
 SHARED_ADDRESS: Final = Verdict.SHARED_ADDRESS
@@ -262,6 +266,8 @@ NOTHING_IN_FORCE: Final = frozenset({Verdict.UNREGISTERED, Verdict.EXPIRED})
 ALWAYS: Final = (-(1 << 63), 1 << 63)
 REMEMBERED: Final = 65_536
 """Most that is remembered of the entries of prefixes; then it begins anew."""
+FLOWS_REMEMBERED: Final = 8_192
+"""The same of flows: the reports of one come close together."""
 
 FirstSeen = Callable[[bytes, bytes, str, int], int]
 """(subject, remote, protocol, start of a flow) -> when the case was first seen; see `cases.FirstSeen`."""
@@ -325,8 +331,9 @@ class Match(NamedTuple):
     """The verdict rests on it."""
 
 
-class _End(NamedTuple):
-    """What the entries that cover one end amount to."""
+@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
+class End:
+    """What the entries that cover one end amount to; equal to itself only, so that others can remember it."""
 
     verdict: Verdict
     rank: int
@@ -334,6 +341,19 @@ class _End(NamedTuple):
     standings: tuple[Standing, ...] = ()
     decisive: tuple[int, ...] = ()
     """Places of the entries that the verdict rests on."""
+    decisive_ids: str = ""
+    """Their ids, as a reason names them."""
+    rejected: tuple[str, ...] = ()
+    """Ids of rejected applications."""
+
+    def matches(self, end: str, decisive: tuple[int, ...]) -> Iterator["Match"]:
+        """All entries, those at the places `decisive` first."""
+        entries, standings = self.entries, self.standings
+        for place in decisive:
+            yield Match(entries[place], end, standings[place], True)
+        for place, entry in enumerate(entries):
+            if place not in decisive:
+                yield Match(entry, end, standings[place])
 
 
 class _Remembered(NamedTuple):
@@ -345,8 +365,22 @@ class _Remembered(NamedTuple):
     until_ns: int
     standings: tuple[Standing, ...]
     """Whatever the flow."""
-    end: _End | None
+    end: End | None
     """For this protocol and side; None where it depends on the other end of the flow, too."""
+
+
+class _Ends(NamedTuple):
+    """What networks and register say about the two ends of a flow, from one instant until another."""
+
+    register: Register
+    from_ns: int
+    until_ns: int
+    direction: Direction
+    subject: str
+    verdict: Verdict
+    """Before the register's own limits."""
+    subject_end: End
+    other_end: End
 
 
 class _Place(NamedTuple):
@@ -380,25 +414,22 @@ class Judgement(NamedTuple):
     flow: Flow
     policy: "Policy"
     register: Register | None
-    subject_end: _End
-    other_end: _End
+    subject_end: End
+    other_end: End
 
     @property
     def entries(self) -> tuple[Match, ...]:
         """All entries that cover either end: the decisive ones, the subject's, the other end's."""
-        subject_end, other_end = self.subject_end, self.other_end
-        if not (subject_end.entries or other_end.entries):
-            return ()
         other = "source" if self.subject == "destination" else "destination"
-        decisive = () if self.looked_up is OUT_OF_SCOPE else subject_end.decisive
-        entries, standings = subject_end.entries, subject_end.standings
-        found = [Match(entries[place], self.subject, standings[place], True) for place in decisive]
-        for place, entry in enumerate(entries):
-            if place not in decisive:
-                found.append(Match(entry, self.subject, standings[place]))
-        for entry, standing in zip(other_end.entries, other_end.standings, strict=True):
-            found.append(Match(entry, other, standing))
-        return tuple(found)
+        return (
+            *self.subject_end.matches(self.subject, self.decisive),
+            *self.other_end.matches(other, ()),
+        )
+
+    @property
+    def decisive(self) -> tuple[int, ...]:
+        """Places of the subject's entries that the verdict rests on."""
+        return () if self.looked_up is OUT_OF_SCOPE else self.subject_end.decisive
 
     @property
     def why(self) -> str:
@@ -453,7 +484,7 @@ class Rule:
             self.protocols,
         )
 
-    def holds(self, flow: Flow, subject: str, end: _End, other: _End, at_ns: int, one_way: bool) -> bool:
+    def holds(self, flow: Flow, subject: str, end: End, other: End, at_ns: int, one_way: bool) -> bool:
         """Whether all others are met, too; `end` is what the verdict rests on, `other` the other one.
 
         A one-way sensor cannot ask for the subject's packets.
@@ -486,11 +517,16 @@ class Rule:
 class _Memory:
     """What `judge` has worked out before. Losing any of it changes no answer."""
 
+    flows: dict[tuple[bytes, bytes, int | None, str, bool, bool], _Ends] = field(default_factory=dict)
+    """By all of a flow that entries are compared with: ends, port, protocol, whether it was joined mid-flow,
+    whether it goes through a proxy."""
     ends: dict[tuple[int, str, Side | None], _Remembered] = field(default_factory=dict)
     places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = field(default_factory=dict)
     rules: dict[tuple[Verdict, str, str, Direction, str], tuple[tuple[Rule, bool], ...]] = field(
         default_factory=dict
     )
+    issued: tuple[Register, int] | None = None
+    """When what a register says was last issued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,10 +590,10 @@ class Policy:
 
         `first_seen` knows when a case was first seen; without it a flow's own start counts.
         """
-        direction, source_is_shared, destination_is_shared, destination_first = self._place(flow)
         if register is None:
+            direction = self._place(flow).direction
             subject = "destination" if direction is INBOUND else "source"
-            nothing = _End(NOT_EVALUATED, 0)
+            nothing = End(NOT_EVALUATED, 0)
             return Judgement(
                 verdict=NOT_EVALUATED,
                 action=OBSERVE,
@@ -575,21 +611,15 @@ class Policy:
                 subject_end=nothing,
                 other_end=nothing,
             )
-        # Only here it is known which end is the subscriber.
-        sided = direction is OUTBOUND and flow.phase != DATA_ONLY
-        source = self._end(True, flow, register, sided, source_is_shared, at_ns)
-        destination = self._end(False, flow, register, sided, destination_is_shared, at_ns)
-
-        first, second = (destination, source) if destination_first else (source, destination)
-        takes_first = first.rank <= second.rank
-        looked_up = first.verdict if takes_first else second.verdict
-        if (first.rank if takes_first else second.rank) > WORST_GOOD:
-            if direction is OUTBOUND or direction is INBOUND:
-                takes_first, looked_up = True, first.verdict
-            elif direction is SCOPE_LOCAL or direction is TRANSIT:
-                takes_first, looked_up = not destination_first, OUT_OF_SCOPE
-        subject = "source" if takes_first != destination_first else "destination"
-        subject_end, other_end = (first, second) if takes_first else (second, first)
+        midflow = flow.phase == DATA_ONLY
+        proxied = flow.via_proxy
+        key = (flow.source, flow.destination, flow.destination_port, flow.protocol, midflow, proxied)
+        ends = self._memory.flows.get(key)
+        if ends is None or ends.register is not register or not ends.from_ns <= at_ns < ends.until_ns:
+            if len(self._memory.flows) >= FLOWS_REMEMBERED:
+                self._memory.flows.clear()
+            ends = self._memory.flows[key] = self._ends(flow, register, at_ns)
+        _, _, _, direction, subject, looked_up, subject_end, other_end = ends
 
         verdict = looked_up
         if verdict in FLAGGED and (
@@ -606,10 +636,11 @@ class Policy:
         # Behind an entry that has ended somebody else may have the address, whose own is on its way.
         if verdict in NOTHING_IN_FORCE and self.unregistered_after is NEXT_REGISTER:
             if first_seen is not None and flow.phase != ATTEMPT:
-                ends = (flow.source, flow.destination)
-                here, there = ends if subject == "source" else ends[::-1]
+                here, there = flow.source, flow.destination
+                if subject == "destination":
+                    here, there = there, here
                 seen_ns = first_seen(here, there, flow.protocol, flow.start_ns)
-            if seen_ns >= _issued_ns(register):
+            if seen_ns >= self._issued_ns(register):
                 held_back = WAITING
         if self.enforce_from_ns is None or at_ns < self.enforce_from_ns:
             held_back = TRIAL
@@ -633,6 +664,32 @@ class Policy:
             register,
             subject_end,
             other_end,
+        )
+
+    def _ends(self, flow: Flow, register: Register, at_ns: int) -> _Ends:
+        """The table "Both ends" at the top, for a flow that nothing is remembered of."""
+        direction, source_is_shared, destination_is_shared, destination_first = self._place(flow)
+        # Only here it is known which end is the subscriber.
+        sided = direction is OUTBOUND and flow.phase != DATA_ONLY
+        source, from_ns, until_ns = self._end(True, flow, register, sided, source_is_shared, at_ns)
+        destination, *times = self._end(False, flow, register, sided, destination_is_shared, at_ns)
+
+        first, second = (destination, source) if destination_first else (source, destination)
+        takes_first = first.rank <= second.rank
+        looked_up = first.verdict if takes_first else second.verdict
+        if (first.rank if takes_first else second.rank) > WORST_GOOD:
+            if direction is OUTBOUND or direction is INBOUND:
+                takes_first, looked_up = True, first.verdict
+            elif direction is SCOPE_LOCAL or direction is TRANSIT:
+                takes_first, looked_up = not destination_first, OUT_OF_SCOPE
+        return _Ends(
+            register,
+            max(from_ns, times[0]),
+            min(until_ns, times[1]),
+            direction,
+            "source" if takes_first != destination_first else "destination",
+            looked_up,
+            *((first, second) if takes_first else (second, first)),
         )
 
     def _place(self, flow: Flow) -> _Place:
@@ -661,11 +718,14 @@ class Policy:
 
     def _end(
         self, is_source: bool, flow: Flow, register: Register, sided: bool, is_shared: bool, at_ns: int
-    ) -> _End:
-        """What the entries of one end amount to; `sided`: it is known which end is the subscriber's."""
+    ) -> tuple[End, int, int]:
+        """What the entries of one end amount to, from when and until when.
+
+        `sided`: it is known which end is the subscriber's.
+        """
         entries = register.covering(flow.source if is_source else flow.destination)
         if not entries:
-            return NOTHING_SHARED if is_shared else NOTHING
+            return (NOTHING_SHARED if is_shared else NOTHING, *ALWAYS)
         side = None if not sided else SUBSCRIBER if is_source else ENDPOINT
         key = (id(entries), flow.protocol, side)
         known = self._memory.ends.get(key)
@@ -683,8 +743,8 @@ class Policy:
             ]
             end = _amounts_to(entries, standings)
         if is_shared and end.rank > NOTHING_SHARED.rank:
-            return _End(SHARED_ADDRESS, NOTHING_SHARED.rank, entries, end.standings)
-        return end
+            end = replace(end, verdict=SHARED_ADDRESS, rank=NOTHING_SHARED.rank, decisive=(), decisive_ids="")
+        return end, known.from_ns, known.until_ns
 
     def _remember(
         self, key: tuple[int, str, Side | None], entries: tuple[Entry, ...], at_ns: int
@@ -720,14 +780,24 @@ class Policy:
             rules = self._memory.rules[key] = tuple((rule, rule.asks_more()) for rule in some)
         return rules
 
+    def _issued_ns(self, register: Register) -> int:
+        """When what is renewed from time to time was last issued, the oldest of its sources."""
+        known = self._memory.issued
+        if known is None or known[0] is not register:
+            renewed = [
+                source.issued_at_ns for source in register.sources if source.next_update_ns is not None
+            ]
+            known = self._memory.issued = register, min(renewed, default=register.issued_at_ns)
+        return known[1]
+
     def _stale_from_ns(self, register: Register) -> int:
         """From when on the register is too old to flag by."""
         due_ns = register.next_update_ns
         return ALWAYS[1] if due_ns is None else due_ns + self.stale_after_ns + 1
 
 
-NOTHING: Final = _End(Verdict.UNREGISTERED, RANK[Verdict.UNREGISTERED])
-NOTHING_SHARED: Final = _End(Verdict.SHARED_ADDRESS, RANK[Verdict.SHARED_ADDRESS])
+NOTHING: Final = End(Verdict.UNREGISTERED, RANK[Verdict.UNREGISTERED])
+NOTHING_SHARED: Final = End(Verdict.SHARED_ADDRESS, RANK[Verdict.SHARED_ADDRESS])
 
 
 def instants_of(entry: Entry, grace_ns: int) -> Iterator[int]:
@@ -791,7 +861,7 @@ def _fit(entry: Entry, protocol: str, side: Side | None, peer: bytes | None, por
     return Standing.ENDPOINT_MISMATCH
 
 
-def _amounts_to(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> _End:
+def _amounts_to(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> End:
     """The verdict of an end, and what it rests on."""
     amounts = [
         GOOD[entry.kind] if standing is Standing.APPROVED else AMOUNTS_TO[standing]
@@ -801,7 +871,16 @@ def _amounts_to(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> _E
     rank = min((RANK[amounts[index]] for index in counting), default=NOTHING.rank)
     verdict = VERDICTS[rank]
     decisive = tuple(index for index in counting if amounts[index] is verdict)
-    return _End(verdict, rank, entries, tuple(standings), decisive)
+    ids = _listed([entries[index].entry_id for index in decisive])
+    return End(verdict, rank, entries, tuple(standings), decisive, ids, _rejected(entries, standings))
+
+
+def _rejected(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> tuple[str, ...]:
+    if REJECTED not in standings:
+        return ()
+    return tuple(
+        entry.entry_id for entry, standing in zip(entries, standings, strict=True) if standing is REJECTED
+    )
 
 
 def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list[int]:
@@ -826,23 +905,16 @@ def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list
     return counting
 
 
-def _issued_ns(register: Register) -> int:
-    """When what is renewed from time to time was last issued, the oldest of its sources."""
-    renewed = [source.issued_at_ns for source in register.sources if source.next_update_ns is not None]
-    return min(renewed, default=register.issued_at_ns)
-
-
 def _why(judgement: Judgement) -> str:
     flow, register, verdict = judgement.flow, judgement.register, judgement.verdict
     if register is None:
         return "No register was given, so nothing was looked up."
-    ends = (flow.source, flow.destination)
-    address, peer = map(address_text, ends if judgement.subject == "source" else ends[::-1])
+    address, peer = address_text(flow.source), address_text(flow.destination)
+    if judgement.subject == "destination":
+        address, peer = peer, address
     end = judgement.subject_end
-    decisive = [end.entries[place] for place in end.decisive]
-    ids = _listed([entry.entry_id for entry in decisive])
     if verdict is UNREGISTERED:
-        either = judgement.direction in (Direction.UNKNOWN, Direction.INTERNAL)
+        either = judgement.direction is UNKNOWN or judgement.direction is INTERNAL
         text = f"No registration matched {address}" + (f" or {peer}" if either else "")
     elif verdict is OUT_OF_SCOPE and judgement.direction is SCOPE_LOCAL:
         text = f"{address} to {peer} stays on its link (link-local, multicast or loopback)"
@@ -854,19 +926,17 @@ def _why(judgement: Judgement) -> str:
         )
         text = f"The flow of {address} would be {judgement.looked_up}, but {limit}"
     else:
-        is_missing = decisive and verdict in ENDED and any(map(_is_missing, decisive))
-        ended = "is missing from newer feeds" if is_missing else "has ended"
+        ended = ""
+        if verdict in ENDED:
+            is_missing = any(_is_missing(end.entries[place]) for place in end.decisive)
+            ended = "is missing from newer feeds" if is_missing else "has ended"
         text = REASONS[verdict].format(
-            address=address, peer=peer, ids=ids, protocol=flow.protocol, ended=ended
+            address=address, peer=peer, ids=end.decisive_ids, protocol=flow.protocol, ended=ended
         )
-    rejected = [
-        entry.entry_id
-        for end in (judgement.subject_end, judgement.other_end)
-        if REJECTED in end.standings
-        for entry, standing in zip(end.entries, end.standings, strict=True)
-        if standing is REJECTED
-    ]
-    return text + (f"; an application was rejected ({_listed(rejected)})." if rejected else ".")
+    rejected = end.rejected + judgement.other_end.rejected
+    if rejected:
+        text += f"; an application was rejected ({_listed(rejected)})"
+    return text + "."
 
 
 def _held_back(judgement: Judgement) -> str:
@@ -891,7 +961,7 @@ def _is_missing(entry: Entry) -> bool:
     return since_ns is not None and (entry.valid_until_ns is None or since_ns < entry.valid_until_ns)
 
 
-def _listed(ids: list[str]) -> str:
+def _listed(ids: Sequence[str]) -> str:
     """At most three ids, each once."""
     if len(ids) == 1:
         return f"entry {ids[0]}"

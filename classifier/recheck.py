@@ -112,7 +112,7 @@ class Recheck:
 
     def _flow(self, told: Told, judgement: Judgement) -> Iterator[Event]:
         was, now = told.judged, judged(judgement, told.facts)
-        entries = entry_items(judgement)
+        entries = entry_items(judgement.entries)
         self.counts["flows"] += 1
         if was["action"] == "flag" and (case := self._follow(was["case_id"], told)) is not None:
             case.was_flagged += 1
@@ -142,7 +142,7 @@ class Recheck:
         )
         event["flow_id"] = told.flow_id
         event["community_id"] = told.community_id
-        event["pcap_filename"] = told.capture
+        event[told.place] = told.capture
         event["src_ip"] = told.source_ip
         event["dest_ip"] = told.destination_ip
         if told.facts.source_port is not None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from classifier.cases import FirstSeen, case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.event_file import EventFiles, Line
-from classifier.events import Judged, parse_time
+from classifier.events import Judged, Place, parse_time, place
 from classifier.pipeline import RUNS_NS
 from classifier.policy import (
     ACTIONS,
@@ -61,6 +61,8 @@ class Named(NamedTuple):
 class Told(NamedTuple):
     """What the last event of a flow says."""
 
+    place: Place
+    """Of its event: whether the capture is a file or interfaces."""
     capture: str
     flow_id: int
     community_id: str
@@ -340,8 +342,10 @@ def _told(event: Mapping[str, Any], as_of_ns: int | None) -> Told:
         at_ns = min(at_ns, facts.end_ns)
     if policy["verdict"] not in _VERDICTS or policy["action"] not in _ACTIONS:
         raise ValueError("an unknown verdict or action")
+    where, capture = place(event)
     return Told(
-        capture=event["pcap_filename"],
+        place=where,
+        capture=capture,
         flow_id=index(event["flow_id"]),
         community_id=event["community_id"],
         sensor=event["sensor"],

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any, cast
 
+import orjson
+
 from classifier import _core
+from classifier.events import rfc3339
 from classifier.inputs import Inputs
 
 SECOND = 1_000_000_000
@@ -89,6 +92,63 @@ class FakeBatch:
 
     def __getattr__(self, column: str) -> list[Any]:
         return [getattr(row, column) for row in self._rows]
+
+    def parts(self, size: int) -> list[FakeBatch]:
+        starts = range(0, len(self._rows), size)
+        parts = [FakeBatch(self._rows[start : start + size], {}) for start in starts]
+        for start, part in zip(starts, parts, strict=True):
+            part.tag = self.tag[start : start + size]
+        return parts
+
+    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
+        return event_line(self._rows[row], head, capture, policy, tail)
+
+
+def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
+    """What `_core.FlowBatch.event_line` gives, from the values of its columns; tests compare the two."""
+    evidence = [
+        dict(zip(("id", "bits", "packet", "time", "direction", "length", "count"), item, strict=True))
+        | {"time": rfc3339(item[3])}
+        for item in row.evidence
+    ]
+    event = {
+        "timestamp": rfc3339(row.time_ns),
+        **orjson.loads(b"{%b}" % head),
+        "flow_id": row.flow_id,
+        "community_id": row.community_id,
+        **orjson.loads(b"{%b}" % capture),
+        "vlan": row.vlan,
+        "encap": row.encap,
+        "src_ip": row.source_ip,
+        "dest_ip": row.destination_ip,
+        "proto": row.transport,
+        "ip_v": 4 if len(row.source) == 4 else 6,
+        "vpn": {
+            "protocol": row.protocol,
+            "variant": row.variant,
+            "confidence": row.confidence,
+            "phase": row.phase,
+            "oneway": row.oneway,
+            "midflow": row.midflow,
+            "via_proxy": row.via_proxy,
+            "evidence": evidence,
+            "ruled_out": row.ruled_out,
+        },
+        "policy": orjson.Fragment(policy),
+        "flow": {
+            "pkts_toserver": row.packets_to_server,
+            "pkts_toclient": row.packets_to_client,
+            "bytes_toserver": row.bytes_to_server,
+            "bytes_toclient": row.bytes_to_client,
+            "start": rfc3339(row.start_ns),
+            "end": rfc3339(row.end_ns),
+            **({} if row.end_reason is None else {"reason": row.end_reason}),
+        },
+        **orjson.loads(b"{%b}" % tail),
+    }
+    if row.source_port is not None:
+        event |= {"src_port": row.source_port, "dest_port": row.destination_port}
+    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
 
 
 Step = Sequence[Row] | Exception

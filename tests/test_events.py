@@ -200,6 +200,11 @@ def test_faults_name_the_field() -> None:
     ]
     del event["flow"]
     assert "flow: missing" in list(events.faults(event, SCHEMA))
+    live = copy(VPN)
+    live["in_iface"] = live.pop("pcap_filename")
+    assert list(events.faults(live, SCHEMA)) == []
+    del live["in_iface"]
+    assert list(events.faults(live, SCHEMA)) == ["pcap_filename: missing"]
 
 
 def test_the_schema_is_one_and_describes_every_field() -> None:

@@ -451,6 +451,7 @@ def test_the_engine_is_told_what_the_policy_asks_for(monkeypatch: pytest.MonkeyP
         "remove_duplicates": True,
         "peel": "all",
         "subscribers": [(bytes([100, 64, 0, 0]), 10)],
+        "filter": (),
     }
 
 

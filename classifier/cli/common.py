@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -52,6 +53,33 @@ def keep_inputs(output: str, paths: Iterable[str], what: str) -> None:
     for path in paths:
         if path != "-" and Path(path).exists() and Path(path).samefile(output):
             raise typer.BadParameter(f"{output} is one of the {what} to be read", param_hint="-o")
+
+
+@contextmanager
+def signals(
+    stop: Callable[[], None], others: Mapping[signal.Signals, Callable[[], None]]
+) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM call `stop`; a second one ends the process. `others`: what other signals call.
+
+    Gives the list of those that stopped it.
+    """
+    received: list[int] = []
+
+    def on_stop(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    def on_other(number: int, _frame: FrameType | None) -> None:
+        others[signal.Signals(number)]()
+
+    before = {number: signal.signal(number, on_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before |= {number: signal.signal(number, on_other) for number in others}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier.cli.common import DONE, FLAGGED, UNREADABLE, console, guarded, printable, say, valid_time
+from classifier.cli.common import (
+    DONE,
+    FLAGGED,
+    UNREADABLE,
+    console,
+    guarded,
+    printable,
+    say,
+    signals,
+    valid_time,
+)
 
 if TYPE_CHECKING:
     from classifier.pipeline import Replay
@@ -132,6 +141,15 @@ def command(
             "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
         ),
     ] = False,
+    filter_: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            metavar="BPF",
+            show_default=False,
+            help="Look only at packets that this expression of libpcap selects, such as 'udp port 51820'.",
+        ),
+    ] = "",
     sensor: Annotated[str, typer.Option(help="Name of the observation point, for the events.")] = "replay",
 ) -> None:
     from classifier.events import parse_time
@@ -148,6 +166,7 @@ def command(
             sensor=sensor,
             peel=peel.value,
             remove_duplicates=remove_duplicates,
+            filter=filter_,
         )
         inputs = find(files)
         if output is not None and output != "-":
@@ -167,6 +186,7 @@ def command(
 
 def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple[int, int]:
     """Exit code and number of flagged flows."""
+    from classifier.events import VpnLine
     from classifier.reload import reload_text
     from classifier.sinks import Sink
     from classifier.sinks.report import Report
@@ -180,7 +200,8 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
     began = time.perf_counter()
     said = 0
     try:
-        with _signals(run, reloader) as received, _progress(run) as tick:
+        reload = {} if reloader is None else {signal.SIGHUP: reloader.request}
+        with signals(run.stop, reload) as received, _progress(run) as tick:
 
             def on_poll() -> None:
                 nonlocal said
@@ -191,8 +212,8 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
                     reloader.tick()
                 tick()
 
-            for event in run.events(on_poll):
-                if event["event_type"] == "register":
+            for event in run.lines(on_poll):
+                if not isinstance(event, VpnLine) and event["event_type"] == "register":
                     say(reload_text(event))
                 for sink in sinks:
                     sink.write(event)
@@ -210,27 +231,6 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
     if run.interrupted:
         return 128 + received[0], report.flagged
     return (UNREADABLE if run.faults else DONE), report.flagged
-
-
-@contextmanager
-def _signals(run: Replay, reloader: Reloader | None) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends the process. SIGHUP reloads."""
-    received: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        run.stop()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    if reloader is not None:
-        wanted = reloader.request
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda _number, _frame: wanted())
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

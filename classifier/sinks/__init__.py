@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from classifier.events import Event
+from classifier.events import Event, VpnLine
 
 
 class Sink(Protocol):
     """Takes events one by one, in order."""
 
-    def write(self, event: Event) -> None:
+    def write(self, event: Event | VpnLine) -> None:
         """Take one event; OutputError when it cannot be kept."""
 
     def flush(self) -> None:

@@ -1,6 +1,6 @@
 """The summary a person reads: a table of flows, then counts.
 
-Takes events like any sink and holds little: the last state of the flows still running, at most `rows`
+Takes events like any sink and holds little: what the flows still running are counted by, at most `rows`
 ended flows of each action, and counts. Printing is separate, so that the table can go where it should.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from classifier.events import Event, Stats, VpnEvent
+from classifier.events import Counted, Event, Stats, VpnEvent, VpnLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,6 @@ class Row:
     action: str
     by: str
     """The register entry behind the verdict; the rule where there is none."""
-    case_id: str
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ class Report:
 
     def __init__(self, rows: int = 200) -> None:
         self._limit = rows
-        self._running: dict[int, Row] = {}
+        self._running: dict[int, Counted] = {}
         self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
         self._left_out: Counter[str] = Counter()
         self._tallies: dict[tuple[str, str, str], _Tally] = {}
@@ -73,12 +72,14 @@ class Report:
         self.flagged = 0
         """Flows whose last state is flagged."""
 
-    def write(self, event: Event) -> None:
+    def write(self, event: Event | VpnLine) -> None:
         """Take one event."""
-        if event["event_type"] == "vpn":
-            self._running[event["flow_id"]] = _row(event)
-            if event["event"] == "ended":
-                self._end(self._running.pop(event["flow_id"]))
+        if isinstance(event, VpnLine):
+            self._flow(event.flow_id, event.ended, event.counted, event)
+        elif event["event_type"] == "vpn":
+            vpn, policy = event["vpn"], event["policy"]
+            counted = Counted(vpn["protocol"], policy["verdict"], policy["action"], policy["case_id"])
+            self._flow(event["flow_id"], event["event"] == "ended", counted, event)
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
         elif event["event_type"] == "stats" and event["event"] == "ended":
@@ -89,23 +90,31 @@ class Report:
         """Nothing is held back."""
 
     def close(self) -> None:
-        """Count the flows that have not ended."""
-        for row in self._running.values():
-            self._end(row)
+        """Count the flows that have not ended, since the run failed; they are not shown."""
+        for counted in self._running.values():
+            self._count(counted)
+            self._left_out[counted.action] += 1
         self._running.clear()
 
-    def _end(self, row: Row) -> None:
-        if row.action == "flag":
-            self.flagged += 1
-        tally = self._tallies.setdefault((row.protocol, row.verdict, row.action), _Tally())
-        tally.flows += 1
-        if row.case_id not in tally.cases and self._cases < _MAX_CASES:
-            tally.cases.add(row.case_id)
-            self._cases += 1
-        if len(self._shown[row.action]) < self._limit:
-            self._shown[row.action].append(row)
+    def _flow(self, flow_id: int, ended: bool, counted: Counted, event: VpnLine | VpnEvent) -> None:
+        if not ended:
+            self._running[flow_id] = counted
+            return
+        self._running.pop(flow_id, None)
+        self._count(counted)
+        if len(self._shown[counted.action]) < self._limit:
+            self._shown[counted.action].append(_row(event.event() if isinstance(event, VpnLine) else event))
         else:
-            self._left_out[row.action] += 1
+            self._left_out[counted.action] += 1
+
+    def _count(self, flow: Counted) -> None:
+        if flow.action == "flag":
+            self.flagged += 1
+        tally = self._tallies.setdefault((flow.protocol, flow.verdict, flow.action), _Tally())
+        tally.flows += 1
+        if flow.case_id not in tally.cases and self._cases < _MAX_CASES:
+            tally.cases.add(flow.case_id)
+            self._cases += 1
 
     def print_flows(self, console: Console) -> None:
         """The table of flows: flagged first, at most `rows` of them."""
@@ -114,7 +123,7 @@ class Report:
         from rich.text import Text
 
         rows = [row for action in _STYLES for row in self._shown[action]]
-        if not rows:
+        if not rows and not self._left_out:
             console.print("No VPN flow was found.")
             return
         left_out = Counter(row.action for row in rows[self._limit :]) + self._left_out
@@ -216,7 +225,6 @@ def _row(event: VpnEvent) -> Row:
         verdict=policy["verdict"],
         action=policy["action"],
         by=by or f"rule {policy['rule']}",
-        case_id=policy["case_id"],
     )
 
 

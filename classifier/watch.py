@@ -1,0 +1,180 @@
+"""Live: a run that listens on network interfaces until it is told to stop.
+
+In: names of interfaces, register and policy, how to capture. Out: the events of `pipeline.Replay`, of which
+it is a kind, with `in_iface` instead of `pcap_filename`. Its clock is that of its packets, and while none
+come the host's, so that flows end and dates pass in silence too.
+
+The rule a reader would get wrong: with `keep` "flagged", the default, a flow's events are kept from the first
+one that flags it, or that changes its verdict or action, to its end. What was said before is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from classifier import _core
+from classifier.errors import ClassifierError
+from classifier.events import NANOSECONDS, Event, Place, StatsEvent, VpnLine, stats_event
+from classifier.inputs import Inputs
+from classifier.pipeline import Replay, Reporter, Settings
+from classifier.policy import Policy
+from classifier.register import Register
+
+__all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
+
+_LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
+_SAY_EVERY_S: Final = 10
+_MAX_NAME: Final = 15  # bytes of an interface's name
+
+
+class WatchError(ClassifierError):
+    """Interfaces cannot be captured from. Usual cause: no capability, or a name that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """How to capture; the defaults are those of the command line."""
+
+    snap_length: int = 262_144
+    """Bytes kept of a frame."""
+    block_size: int = 1 << 18
+    """Bytes of a block of the ring: a power of two."""
+    ring_size: int = 1 << 26
+    """Bytes of the ring of each interface."""
+    outgoing: bool = False
+    """Frames that this host sends there are looked at, too."""
+    promiscuous: bool = True
+
+
+class Watch(Replay):
+    """One run over some interfaces."""
+
+    place: Place = "in_iface"
+    _has_end = False  # but for being told to stop
+    _poll_ms = 20  # how much later an event may be written than it could be
+
+    def __init__(
+        self,
+        interfaces: Sequence[str],
+        register: Register | None = None,
+        policy: Policy | None = None,
+        settings: Settings | None = None,
+        keep: str = "flagged",
+        engine: _core.Engine | None = None,
+    ) -> None:
+        self._interfaces = tuple(interfaces)
+        super().__init__(
+            Inputs((",".join(interfaces),), (), None),
+            register,
+            policy,
+            settings or Settings(sensor="watch"),
+            engine,
+        )
+        self._keep = keep
+        self._told: set[int] = set()  # flows whose events are kept
+        self._left_out = 0
+
+    def open(self, capture: Capture) -> None:
+        """Begin to capture; WatchError when that is not possible."""
+        for name in self._interfaces:
+            if not name or len(name.encode()) > _MAX_NAME:
+                raise WatchError(f"{name!r}: not the name of a network interface: 1 to {_MAX_NAME} bytes")
+        try:
+            self._engine.open_interfaces(
+                self._interfaces,
+                snap_length=capture.snap_length,
+                block_size=capture.block_size,
+                blocks=capture.ring_size // capture.block_size,
+                outgoing=capture.outgoing,
+                promiscuous=capture.promiscuous,
+            )
+        except _core.CaptureError as error:
+            raise WatchError(str(error)) from None
+
+    def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
+        """What is to be kept, in order; `on_poll` is called many times a second."""
+        for event in super().lines(on_poll):
+            if self._keep == "all" or self._is_kept(event):
+                yield event
+            else:
+                self._left_out += 1
+
+    def started(self) -> StatsEvent:
+        """What judges the flows now: the first line of a file that is begun while the run goes on."""
+        return stats_event(time.time_ns(), self._settings.sensor, "started", self._stats())
+
+    def losses(self) -> Losses:
+        """What is lost, so far."""
+        counters = self._engine.stats()
+        return Losses(counters.get("kernel.dropped", 0), counters.get("interfaces.down", 0))
+
+    def _is_kept(self, event: Event | VpnLine) -> bool:
+        if not isinstance(event, VpnLine):
+            return event["event_type"] != "attempts"
+        if event.flow_id not in self._told and event.counted.action != "flag" and not _is_changed(event):
+            return False
+        if event.ended:
+            self._told.discard(event.flow_id)
+        else:
+            self._told.add(event.flow_id)
+        return True
+
+    def _open(self, _path: str) -> None:
+        """Done by `open`, before anything is written."""
+
+    def _now_ns(self, _reporter: Reporter) -> int:
+        return time.time_ns()
+
+    def _idle(self, path: str, reporter: Reporter) -> Iterable[Event | VpnLine]:
+        return reporter.advance(path, time.time_ns() - _LAG_NS)
+
+    def _counters(self) -> dict[str, int]:
+        return {"events.left_out": self._left_out}
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a run on interfaces does not see."""
+
+    dropped: int = 0
+    """Frames for which a ring had no room."""
+    down: int = 0
+    """Interfaces that are down or gone."""
+
+
+class LossLog:
+    """Says what is lost: interfaces when they go and come back, packets every ten seconds at most."""
+
+    def __init__(self, watch: Watch, say: Callable[[str], None]) -> None:
+        self._watch = watch
+        self._say = say
+        self._said = Losses()
+        self._look_at = self._say_at = 0.0
+
+    def tick(self, *, last: bool = False) -> None:
+        """Look, if it is time to; the last time it always is."""
+        now = time.monotonic()
+        if now < self._look_at and not last:
+            return
+        self._look_at = now + 1
+        losses = self._watch.losses()
+        if losses.down != self._said.down:
+            self._said = replace(self._said, down=losses.down)
+            self._say(f"interfaces down or gone: {losses.down}" if losses.down else "all interfaces are up")
+        dropped = losses.dropped - self._said.dropped
+        if dropped and (last or now >= self._say_at):
+            self._said = losses
+            self._say_at = now + _SAY_EVERY_S
+            self._say(f"{dropped:,} packets unseen by the sensor: the ring was full (--ring-size)")
+
+
+def _is_changed(line: VpnLine) -> bool:
+    """Whether it says another verdict or action than before."""
+    if b'"was":' not in line.line:  # a quote inside of a value would be escaped
+        return False
+    policy = line.event()["policy"]
+    was = policy["was"]
+    return (was["verdict"], was["action"]) != (policy["verdict"], policy["action"])
