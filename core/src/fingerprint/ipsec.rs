@@ -664,8 +664,11 @@ impl Ipsec {
         }
         found.rule_out(LookAlike::Dns);
         // An SPI belongs to one direction: the same word in both is a protocol's magic number or OpenVPN's peer id.
-        // Two hosts draw their SPIs: words side by side (one pair in 2^23) are a connection's two ids.
-        if other.word > 0 && other.first_word().abs_diff(spi) < 256 {
+        // Two hosts draw their SPIs: words side by side (one pair in 2^23), or whose lower halves are (one in 2^14), are a
+        // connection's two ids, as uTP's behind their types.
+        let side_by_side =
+            other.first_word().abs_diff(spi) < 256 || (other.first_word() as u16).abs_diff(spi as u16) <= 1;
+        if other.word > 0 && side_by_side {
             return;
         }
         if other.word > 0 {

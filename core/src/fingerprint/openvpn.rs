@@ -731,8 +731,9 @@ impl OpenVpn {
         {
             level = Confidence::Confirmed;
         }
-        // A stream needs its second record: what looks like an opening may be any length-prefixed protocol's.
-        if record.is_some_and(|record| record.place < 2) && self.sides[other].reset == 0 {
+        // A stream needs its second record: what looks like an opening may be any length-prefixed protocol's. And it
+        // has one opening in each direction: another is no second record.
+        if record.is_some_and(|record| record.place < 2 || hard_reset) && self.sides[other].reset == 0 {
             level = level.min(Confidence::Likely);
         }
         let side = &mut self.sides[own];
