@@ -668,7 +668,8 @@ impl Ipsec {
         // connection's two ids, as uTP's behind their types.
         let side_by_side =
             other.first_word().abs_diff(spi) < 256 || (other.first_word() as u16).abs_diff(spi as u16) <= 1;
-        if other.word > 0 && side_by_side {
+        // One byte and three zeros (one SPI in 2^24) is a type.
+        if other.word > 0 && side_by_side || spi & 0x00ff_ffff == 0 {
             return;
         }
         if other.word > 0 {
