@@ -255,6 +255,8 @@ def records(flow: Flow, counted: int, prefix: bytes = b"") -> Iterator[tuple[Pac
                 stream = b""  # after a gap, segments of these captures begin with a record
             stream += packet.payload
             expected = sequence + packet.payload_length
+            if stream.startswith((b"CONNECT ", b"HTTP/1.")):  # to a proxy, and its answer, before the records
+                stream = stream.partition(b"\r\n\r\n")[2]
             if prefix and stream.startswith(prefix):
                 yield packet, prefix
                 stream = stream[len(prefix) :]
