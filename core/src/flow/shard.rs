@@ -817,13 +817,16 @@ fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket
 
 /// TCP: notes openings and closings; whether this payload is the first of its direction.
 fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
+    let is_known = flow.tracked.is_some();
     let Track::Stream(segments) = &mut flow.track else { return false };
     let flags = packet.tcp_flags;
     if flags & tcp_flags::SYN != 0 {
         // Data may come with the SYN (RFC 7413), and begins behind it. Another number is another stream.
         let start = Some(packet.tcp_sequence.wrapping_add(1));
         if segments.start[own] != start {
-            *segments = Segments { start: segments.start, ..Segments::default() };
+            // What is known of a flow that is looked at is not for a stray SYN to take back.
+            let via_proxy = segments.via_proxy && is_known;
+            *segments = Segments { start: segments.start, via_proxy, ..Segments::default() };
             segments.start[own] = start;
         }
     }
