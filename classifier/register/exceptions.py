@@ -11,8 +11,7 @@ from pathlib import Path
 from classifier.errors import Fault, RegisterError
 from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
 from classifier.register.prefixes import Prefix
-from classifier.register.sqlite import SqliteStore
-from classifier.register.store import OPERATOR, Change, Store, host_time_ns
+from classifier.register.store import OPERATOR, Change, Store, database, host_time_ns
 
 __all__ = ["Decision", "make_exception", "withdraw_exception"]
 
@@ -38,7 +37,7 @@ def make_exception(decided: Decision, db: Path, now_ns: int | None = None) -> tu
         raise RegisterError(
             [Fault(str(db), None, "--until", "an end that is not to come", "a time to come, after its start")]
         )
-    with SqliteStore.writing(db) as store:
+    with database().writing(db) as store:
         entry = Entry(
             entry_id=f"EX-{store.latest() + 1}",
             kind=Kind.EXCEPTION,
@@ -60,9 +59,9 @@ def make_exception(decided: Decision, db: Path, now_ns: int | None = None) -> tu
 def withdraw_exception(entry_id: str, db: Path, now_ns: int | None = None) -> int:
     """End an exception now; the store's serial."""
     now_ns = host_time_ns() if now_ns is None else now_ns
-    with SqliteStore.reading(db):  # a missing file is no store to be made
+    with database().reading(db):  # a missing file is no store to be made
         pass
-    with SqliteStore.writing(db) as store:
+    with database().writing(db) as store:
         exceptions = {entry.entry_id: entry for entry in store.rows_of(OPERATOR)}
         entry = exceptions.get(entry_id)
         if entry is None or entry.valid_until_ns is None or entry.valid_until_ns <= now_ns:

@@ -12,8 +12,7 @@ from typing import Final
 
 from classifier.errors import Fault, RegisterError
 from classifier.register.entry import Entry
-from classifier.register.sqlite import SqliteStore
-from classifier.register.store import Change, Version
+from classifier.register.store import Change, Version, database
 
 __all__ = ["changes", "history", "prune"]
 
@@ -35,7 +34,7 @@ WHAT: Final = {"import": "feed", "except": "exception", "withdraw": "withdrawal"
 
 def changes(db: Path) -> Iterator[str]:
     """A line for every change that the store still knows, the latest last."""
-    with SqliteStore.reading(db) as store:
+    with database().reading(db) as store:
         done = store.changes()
     if not done:
         raise RegisterError(
@@ -50,7 +49,7 @@ def changes(db: Path) -> Iterator[str]:
 
 def history(db: Path, entry: str) -> Iterator[str]:
     """Lines about the entry with this id, or about all that ever covered this address."""
-    with SqliteStore.reading(db) as store:
+    with database().reading(db) as store:
         try:
             address = ipaddress.ip_address(entry).packed
         except ValueError:
@@ -75,9 +74,9 @@ def prune(db: Path, before: int | str) -> tuple[int, int]:
     """
     from classifier.events import parse_time
 
-    with SqliteStore.reading(db):  # a missing file is no store to be made
+    with database().reading(db):  # a missing file is no store to be made
         pass
-    with SqliteStore.writing(db) as store:
+    with database().writing(db) as store:
         changes = store.changes()
         if isinstance(before, int):
             serial = before
@@ -91,7 +90,7 @@ def prune(db: Path, before: int | str) -> tuple[int, int]:
         gone = store.prune(serial)
         oldest = store.oldest()
     if gone:
-        SqliteStore.compact(db)
+        database().compact(db)
     return oldest, gone
 
 

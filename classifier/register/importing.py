@@ -20,8 +20,7 @@ from classifier.register.feed import Feed, read_feed
 from classifier.register.feed_map import FeedMap
 from classifier.register.manifest import Manifest, beside, read_manifest
 from classifier.register.snapshot import Register
-from classifier.register.sqlite import SqliteStore
-from classifier.register.store import OPERATOR, Change, host_time_ns
+from classifier.register.store import OPERATOR, Change, database, host_time_ns
 
 __all__ = ["Imported", "Request", "import_feed", "preview", "write_faults"]
 
@@ -79,7 +78,7 @@ def import_feed(request: Request, db: Path, now_ns: int | None = None) -> Import
     # Also when there is no fault: a list of last week's would look like this week's.
     if request.set_aside is not None:
         write_faults(request.set_aside, feed.faults, _inputs(request, db))
-    with SqliteStore.writing(db) as store:
+    with database().writing(db) as store:
         last = store.last_change(request.source)
         if last is not None and (last.sha256, last.options_sha256) == (feed.sha256, options):
             return Imported(manifest, feed, Changes(), last.serial, is_repeated=True)
@@ -106,7 +105,7 @@ def import_feed(request: Request, db: Path, now_ns: int | None = None) -> Import
 def preview(request: Request, db: Path) -> tuple[Register, Imported]:
     """The register as it would be after that import; nothing is written, and a loss does not stop it."""
     form, feed, manifest = _read(request)
-    with SqliteStore.copied(db) as store:
+    with database().copied(db) as store:
         _refuse_older(request, manifest, store.last_change(request.source))
         changes = _changes(request, feed, manifest, store.rows_of(request.source))
         change = _change(request, feed, manifest, changes, _options(request, form, manifest), host_time_ns())

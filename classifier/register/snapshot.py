@@ -62,15 +62,15 @@ class Register:
 
         `serial` asks a store for a past state. RegisterError lists every fault; then nothing is loaded.
         """
-        from classifier.register.sqlite import SqliteStore
+        from classifier.register.store import database
 
         path = Path(path)
         # Nothing of what a load makes is garbage: looking for some would take a third of its time.
         collecting = gc.isenabled()
         gc.disable()
         try:
-            if SqliteStore.is_store(path):
-                with SqliteStore.reading(path) as store:
+            if database().is_store(path):
+                with database().reading(path) as store:
                     return store.register(serial)
             if serial is not None:
                 found = "a file that keeps no history"

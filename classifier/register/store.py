@@ -2,18 +2,21 @@
 
 A store holds row versions: each says from which serial of the store, and until which, a row was as it is.
 Every change is one transaction with the next serial; nothing is overwritten. A transaction that does not
-reach its end leaves no trace. `sqlite.py` has the embedded store.
+reach its end leaves no trace. A `Database` opens stores; `sqlite.py` has the embedded one, and `database` is
+the one place that names it: another takes its place there.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from classifier.register.entry import Entry
 from classifier.register.snapshot import Register
 
-__all__ = ["OPERATOR", "Change", "Store", "Version", "host_time_ns"]
+__all__ = ["OPERATOR", "Change", "Database", "Store", "Version", "database", "host_time_ns"]
 
 OPERATOR = "operator"
 """The source of the exceptions that the operator makes; no feed may have its name."""
@@ -94,3 +97,32 @@ class Store(Protocol):
 
     def prune(self, serial: int) -> int:
         """Forget what was only before that state; how many row versions that were."""
+
+    def damage(self) -> list[str]:
+        """What the database's own check of the store finds."""
+
+
+class Database(Protocol):
+    """Where stores are kept, each under a path; RegisterError where one cannot be opened."""
+
+    def is_store(self, path: Path) -> bool:
+        """Whether a store may be there, and no CSV."""
+
+    def reading(self, path: Path) -> AbstractContextManager[Store]:
+        """A store whose state stands still until the end of the block."""
+
+    def writing(self, path: Path) -> AbstractContextManager[Store]:
+        """A store that nobody else changes until the end of the block, where all is committed."""
+
+    def copied(self, path: Path) -> AbstractContextManager[Store]:
+        """A store to try things on: the same as that one, or empty without one, and forgotten afterwards."""
+
+    def compact(self, path: Path) -> None:
+        """Give the space of what was pruned back."""
+
+
+def database() -> Database:
+    """The embedded one: each store is an SQLite file."""
+    from classifier.register.sqlite import SqliteStore
+
+    return SqliteStore
