@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -39,7 +39,7 @@ demo: $(VENV)/.built  ## Set up, replay pcaps/ against rules/ and show what was 
 	  'A capture of your own:' '$(BIN)/vpn-classifier replay YOUR.pcap --rules rules/' \
 	  'The tests:' 'make test'
 
-test: $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust and Python
+test: test-tools $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust and Python
 	$(PY) -m pytest -p tests.no_skips
 
 bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
@@ -122,6 +122,13 @@ requirements = $(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.tom
 FIRST_FLAGGED = import json, sys; \
   print(next(e["flow_id"] for e in map(json.loads, open(sys.argv[1])) \
   if e.get("event") == "ended" and e["policy"]["action"] == "flag"))
+
+# Named before anything is built: what the tests of live capture run.
+test-tools:
+	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install iproute2 tcpdump util-linux)))
+
+MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in ip nsenter tcpdump unshare; do \
+  command -v $$tool >/dev/null || printf '%s ' "$$tool"; done))
 
 # What is missing, in words and on one line; empty when nothing is.
 MISSING = $(shell $(FIND_MISSING))

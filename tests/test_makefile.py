@@ -1,4 +1,4 @@
-"""`make demo` on a machine where something is missing: one line that names it, and nothing is built."""
+"""`make demo` and `make test` on a machine where something is missing: one line that names it, and nothing is built."""
 
 import shutil
 import subprocess
@@ -34,7 +34,7 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
-def demo(clone: Path, tools: dict[str, str]) -> str:
+def demo(clone: Path, tools: dict[str, str], target: str = "demo") -> str:
     """What `make demo` says where only these tools are; it must fail and build nothing."""
     programs = clone.parent / "bin"
     for name, script in tools.items():
@@ -44,7 +44,7 @@ def demo(clone: Path, tools: dict[str, str]) -> str:
     assert make is not None
     environment = {"PATH": str(programs), "HOME": str(clone), "LC_ALL": "C"}
     done = subprocess.run(
-        [make, "demo"], cwd=clone, env=environment, capture_output=True, text=True, check=False
+        [make, target], cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert done.stdout == ""
@@ -79,3 +79,9 @@ def test_one_missing_tool_is_named_alone(clone: Path, tool: str, script: str | N
     line = demo(clone, tools if script is None else tools | {tool: script})
     assert said in line
     assert "; and" not in line
+
+
+def test_what_the_tests_of_live_capture_run_is_named_before_anything_is_built(clone: Path) -> None:
+    here = {"ip": "exit 0", "nsenter": "exit 0", "unshare": "exit 0"}
+    line = demo(clone, TOOLS | here, "test")
+    assert "Please install tcpdump, which" in line
