@@ -1,4 +1,4 @@
-"""`make demo` and `make test` on a machine where something is missing: one line that names it, and nothing is built."""
+"""`make demo` and `make test` where something is missing: one line that names it, and nothing is built."""
 
 import shutil
 import subprocess

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from classifier.cli.common import DONE, guarded, keep_inputs, progress_of, say
+from classifier.cli.options import RulesDirectory
 
 HELP = """Judge the flows of an event file again, and write a correction for each verdict that changes.
 
@@ -39,9 +40,7 @@ def command(
         typer.Option(metavar="PATH", help="Register to judge by: a CSV with its manifest, or a store."),
     ] = None,
     policy: Annotated[str | None, typer.Option(metavar="FILE", help="Policy to judge by.")] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
+    rules: RulesDirectory = None,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="FILE", help="Write corrections here; - is stdout.")
     ] = "-",

@@ -24,6 +24,17 @@ from classifier.cli.common import (
     signals,
     valid_time,
 )
+from classifier.cli.options import (
+    Confidence,
+    FlowKey,
+    FlowKeyOption,
+    MinConfidence,
+    Peel,
+    PolicyFile,
+    RegisterPath,
+    RemoveDuplicates,
+    RulesDirectory,
+)
 
 if TYPE_CHECKING:
     from classifier.pipeline import Replay
@@ -60,30 +71,6 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 flagged (with --fail-on flagged), 4 som
 """
 
 
-class Confidence(StrEnum):
-    """Choices of --min-confidence."""
-
-    POSSIBLE = "possible"
-    LIKELY = "likely"
-    CONFIRMED = "confirmed"
-
-
-class FlowKey(StrEnum):
-    """Choices of --flow-key."""
-
-    FIVE_TUPLE = "five-tuple"
-    VLAN = "+vlan"
-    PATH = "+path"
-
-
-class Peel(StrEnum):
-    """Choices of --peel."""
-
-    OPERATOR = "operator"
-    ALL = "all"
-    NONE = "none"
-
-
 class FailOn(StrEnum):
     """Choices of --fail-on."""
 
@@ -92,24 +79,13 @@ class FailOn(StrEnum):
 
 def command(
     files: Annotated[list[str], typer.Argument(metavar="FILE", show_default=False)],
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
-    register: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH", help="Register, with its manifest beside it; instead of that in --rules."
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Policy; instead of that in --rules.")
-    ] = None,
+    rules: RulesDirectory = None,
+    register: RegisterPath = None,
+    policy: PolicyFile = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="EVENTS", help="Write events here; - is stdout.")
     ] = None,
-    min_confidence: Annotated[
-        Confidence, typer.Option(help="Weakest confidence that is reported.")
-    ] = Confidence.LIKELY,
+    min_confidence: MinConfidence = Confidence.LIKELY,
     fail_on: Annotated[
         FailOn | None, typer.Option(help="Exit with 3 when a flow ends flagged.", show_default=False)
     ] = None,
@@ -124,10 +100,7 @@ def command(
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Threads that read; changes no byte of output.")
     ] = 1,
-    flow_key: Annotated[
-        FlowKey,
-        typer.Option(help="What tells flows apart: also VLANs, or the whole path of encapsulations."),
-    ] = FlowKey.FIVE_TUPLE,
+    flow_key: FlowKeyOption = FlowKey.FIVE_TUPLE,
     peel: Annotated[
         Peel,
         typer.Option(
@@ -135,12 +108,7 @@ def command(
             "have no end in the policy's [networks]; all; or none."
         ),
     ] = Peel.OPERATOR,
-    remove_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
-        ),
-    ] = False,
+    remove_duplicates: RemoveDuplicates = False,
     filter_: Annotated[
         str,
         typer.Option(

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from classifier.cli.common import DONE, FAILED, guarded, say, signals
-from classifier.cli.replay import Confidence, FlowKey, Peel
+from classifier.cli.options import (
+    Confidence,
+    FlowKey,
+    FlowKeyOption,
+    MinConfidence,
+    Peel,
+    PolicyFile,
+    RegisterPath,
+    RemoveDuplicates,
+    RulesDirectory,
+)
 
 if TYPE_CHECKING:
     from classifier.reload import Reloader
@@ -84,41 +94,22 @@ def command(
         ),
     ],
     expression: Annotated[list[str] | None, typer.Argument(metavar="[BPF]...", show_default=False)] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
-    register: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH", help="Register, with its manifest beside it; instead of that in --rules."
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Policy; instead of that in --rules.")
-    ] = None,
+    rules: RulesDirectory = None,
+    register: RegisterPath = None,
+    policy: PolicyFile = None,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="EVENTS", help="Append events here; - is stdout.")
     ] = "-",
     keep: Annotated[
         Keep, typer.Option(help="Events of flows that are flagged or change their verdict, or all.")
     ] = Keep.FLAGGED,
-    min_confidence: Annotated[
-        Confidence, typer.Option(help="Weakest confidence that is reported.")
-    ] = Confidence.LIKELY,
+    min_confidence: MinConfidence = Confidence.LIKELY,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that look at packets.")] = 1,
-    flow_key: Annotated[
-        FlowKey,
-        typer.Option(help="What tells flows apart: also VLANs, or the whole path of encapsulations."),
-    ] = FlowKey.FIVE_TUPLE,
+    flow_key: FlowKeyOption = FlowKey.FIVE_TUPLE,
     peel: Annotated[
         Peel, typer.Option(help="Tunnels over IP that are opened, as in `replay`.")
     ] = Peel.OPERATOR,
-    remove_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
-        ),
-    ] = False,
+    remove_duplicates: RemoveDuplicates = False,
     outgoing: Annotated[
         bool,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from classifier.cli.common import DONE, guarded, progress_of, say, valid_duration, valid_time
+from classifier.cli.options import PolicyFile, RegisterPath, RulesDirectory
 
 HELP = """Say where the register needs care, before that becomes a flag.
 
@@ -28,13 +29,9 @@ Exit codes: 0 done (also when there is something to look at), 1 failed, 2 usage.
 
 def command(
     events: Annotated[list[str] | None, typer.Argument(metavar="[EVENTS]...", show_default=False)] = None,
-    register: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Register: a CSV with its manifest, or a store.")
-    ] = None,
-    policy: Annotated[str | None, typer.Option(metavar="FILE", help="Policy.")] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
+    register: RegisterPath = None,
+    policy: PolicyFile = None,
+    rules: RulesDirectory = None,
     at: Annotated[
         str | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from classifier.cli.common import DONE, guarded, valid_address, valid_time
+from classifier.cli.options import PolicyFile, RegisterPath, RulesDirectory
 
 HELP = """Say what the register knows about an address, and what a VPN flow there would get.
 
@@ -43,13 +44,9 @@ def command(
         str | None,
         typer.Option(metavar="END", help="The other end: an address, with a port if it matters."),
     ] = None,
-    register: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Register: a CSV with its manifest, or a store.")
-    ] = None,
-    policy: Annotated[str | None, typer.Option(metavar="FILE", help="Policy.")] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
+    register: RegisterPath = None,
+    policy: PolicyFile = None,
+    rules: RulesDirectory = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     import time

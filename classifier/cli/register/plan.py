@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from classifier.cli.common import DONE, FLAGGED, guarded, progress_of, say, valid_time
+from classifier.cli.options import RulesDirectory
 from classifier.cli.register.import_ import show
 
 HELP = """Say which verdicts another register or policy would change, before anyone is flagged.
@@ -66,9 +67,7 @@ def command(
         str | None, typer.Option(metavar="PATH", help="A register to judge by, instead of a feed.")
     ] = None,
     policy: Annotated[str | None, typer.Option(metavar="FILE", help="Policy to judge by.")] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory with register.csv and policy.toml.")
-    ] = None,
+    rules: RulesDirectory = None,
     as_of: Annotated[
         str | None,
         typer.Option(metavar="TIME", callback=valid_time, help="As if every flow came again at this time."),
