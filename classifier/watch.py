@@ -111,6 +111,20 @@ class Watch(Replay):
         counters = self._engine.stats()
         return Losses(counters.get("kernel.dropped", 0), counters.get("interfaces.down", 0))
 
+    def turns(self) -> list[int]:
+        """How often each capturing thread has looked for packets: one that hangs stops counting."""
+        return self._engine.turns()
+
+    def status(self) -> str:
+        """What there is to say of the run, in one line."""
+        counters = self._engine.stats()
+        known = "no register" if self._register is None else f"register serial {self._register.serial}"
+        active = sum(count for name, count in counters.items() if name.startswith("flows.active."))
+        return (
+            f"{counters.get('frames', 0):,} packets, {counters.get('kernel.dropped', 0):,} unseen, "
+            f"{active:,} flows, {known}"
+        )
+
     def _is_kept(self, event: Event | VpnLine) -> bool:
         if not isinstance(event, VpnLine):
             return event["event_type"] != "attempts"

@@ -172,6 +172,7 @@ def command(
 def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str], outgoing: bool) -> int:
     from classifier.events import VpnLine
     from classifier.interfaces import advice
+    from classifier.notify import Manager
     from classifier.reload import reload_text
     from classifier.sinks.jsonl import JsonLines
     from classifier.watch import LossLog
@@ -179,15 +180,22 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
     for line in advice(names, outgoing):
         say(line)
     losses = LossLog(watch, say)
+    manager = Manager()
+
+    def on_stop() -> None:
+        manager.stopping()
+        watch.stop()
+
     wanted: set[int] = set()
     handlers = {number: _setter(wanted, number) for number in (signal.SIGHUP, signal.SIGUSR2)}
     sink = JsonLines(output, append=True)
     try:
-        with signals(watch.stop, handlers):
+        with signals(on_stop, handlers):
 
             def on_poll() -> None:
                 sink.flush()
                 losses.tick()
+                manager.tick(watch.turns, watch.status)
                 if signal.SIGUSR2 in wanted:
                     wanted.discard(signal.SIGUSR2)
                     if output != "-":
@@ -195,8 +203,10 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
                         sink.write(watch.started())
                 if signal.SIGHUP in wanted:
                     wanted.discard(signal.SIGHUP)
+                    manager.reloading()
                     if reloader is None:
                         say("reload: nothing to read again: no --rules, --register or --policy")
+                        manager.ready()
                     else:
                         reloader.request()
                 if reloader is not None:
@@ -208,9 +218,11 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
                     continue
                 if event["event_type"] == "register":
                     say(reload_text(event))
+                    manager.ready()
                 elif event["event_type"] == "stats" and event["event"] == "started":
                     sink.flush()  # who waits for the capture to begin sees that it has
                     say(f"listening on {', '.join(names)}")
+                    manager.ready()
     finally:
         sink.close()
     losses.tick(last=True)

@@ -114,6 +114,7 @@ pub fn open(names: &[String], options: Options, filter: &Filter) -> Result<Box<d
         silent_since: None,
         idle: false,
         bytes: 0,
+        turns: 0,
         looked: Instant::now(),
         stopping: false,
         counters: LiveCounters::default(),
@@ -132,6 +133,7 @@ struct Taps {
     /// The last fill found nothing.
     idle: bool,
     bytes: u64,
+    turns: u64,
     looked: Instant,
     stopping: bool,
     counters: LiveCounters,
@@ -196,6 +198,7 @@ impl Taps {
 impl Source for Taps {
     fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
         batch.clear();
+        self.turns += 1;
         let mut any = self.take(batch);
         if !any {
             self.wait().map_err(|error| CaptureError::from_io(&error, None))?;
@@ -232,6 +235,10 @@ impl Source for Taps {
     fn live_counters(&self) -> Option<LiveCounters> {
         let down = self.taps.iter().filter(|tap| !tap.is_up).count();
         Some(LiveCounters { down: down as u64, ..self.counters })
+    }
+
+    fn turns(&self) -> Vec<u64> {
+        vec![self.turns]
     }
 
     fn stop(&mut self) -> bool {

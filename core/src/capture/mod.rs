@@ -136,6 +136,12 @@ pub trait Source: Send {
         None
     }
 
+    /// How often each thread that captures has looked for frames: one that hangs stops counting, one to which nothing
+    /// comes does not. Empty for a file.
+    fn turns(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Asks for the end; whether frames that have arrived already are still to come, until `fill` gives `Ok(false)`.
     fn stop(&mut self) -> bool {
         false
