@@ -4,8 +4,8 @@ In: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, which the manager puts into t
 of `NAME=value` lines to that socket. Without it, all of this does nothing.
 
 The rule a reader would get wrong: the watchdog is fed not because this process lives, but only when every
-thread that captures has taken a turn since the last look, and the loop of the run came by here. When one hangs,
-the manager ends the process and starts another one.
+thread that captures has taken a turn since the last look, and the loop of the run came by here. When one
+hangs, the manager ends the process and starts another one.
 """
 
 from __future__ import annotations
