@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -90,6 +90,12 @@ fuzz:  ## Fuzz FUZZ_TARGETS (all) for FUZZ_SECONDS (3600) each
 
 wheel: $(VENV)/.made  ## Build the wheel into dist/
 	$(PY) -m maturin build --release --locked --out dist
+
+bundle: $(VENV)/.made  ## Build an archive in dist/ with everything to install on a machine without a network
+	rm -rf .make/bundle
+	$(PY) -m maturin build --release --locked --out .make/bundle
+	$(PIP) wheel --wheel-dir .make/bundle .make/bundle/vpn_classifier-*.whl
+	$(PY) deploy/bundle.py .make/bundle dist
 
 clean:  ## Remove everything that was built here
 	rm -rf $(VENV) .make dist target core/fuzz/target core/fuzz/new bench/loads classifier/_core*.so

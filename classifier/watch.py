@@ -121,8 +121,8 @@ class Watch(Replay):
         known = "no register" if self._register is None else f"register serial {self._register.serial}"
         active = sum(count for name, count in counters.items() if name.startswith("flows.active."))
         return (
-            f"{counters.get('frames', 0):,} packets, {counters.get('kernel.dropped', 0):,} unseen, "
-            f"{active:,} flows, {known}"
+            f"packets {counters.get('frames', 0):,}, unseen {counters.get('kernel.dropped', 0):,}, "
+            f"flows {active:,}, {known}"
         )
 
     def _is_kept(self, event: Event | VpnLine) -> bool:

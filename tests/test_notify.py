@@ -165,7 +165,7 @@ def test_the_command_tells_its_manager(
     until(lambda: ear.fed() >= 3, "the watchdog to be fed, while nothing comes")
     write_frames(tmp_path / "frames", [bytes(12) + b"\x88\xb5" + bytes(100)] * 1234)
     laboratory.send(tmp_path / "frames", "gen0:tap0")
-    until(lambda: ear.has("STATUS", "1,234 packets, 0 unseen, 0 flows, register serial 47"), "the status")
+    until(lambda: ear.has("STATUS", "packets 1,234, unseen 0, flows 0, register serial 47"), "the status")
     laboratory.run("ip", "link", "delete", "tap0")
     fed = ear.fed()
     until(lambda: ear.fed() >= fed + 3, "the watchdog to be fed, while the interface is away")
