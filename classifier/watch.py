@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from classifier import _core
 from classifier.errors import ClassifierError
@@ -22,6 +22,9 @@ from classifier.inputs import Inputs
 from classifier.pipeline import Replay, Reporter, Settings
 from classifier.policy import Policy
 from classifier.register import Register
+
+if TYPE_CHECKING:
+    from classifier.metrics.tally import Tally
 
 __all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
 
@@ -64,6 +67,7 @@ class Watch(Replay):
         settings: Settings | None = None,
         keep: str = "flagged",
         engine: _core.Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._interfaces = tuple(interfaces)
         super().__init__(
@@ -72,6 +76,7 @@ class Watch(Replay):
             policy,
             settings or Settings(sensor="watch"),
             engine,
+            tally,
         )
         self._keep = keep
         self._told: set[int] = set()  # flows whose events are kept

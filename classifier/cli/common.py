@@ -168,3 +168,14 @@ def valid_address(text: str | None) -> str | None:
     except ValueError:
         raise typer.BadParameter(f"{text!r}: expected an IPv4 or IPv6 address") from None
     return text
+
+
+def valid_listen_address(text: str | None) -> str | None:
+    try:
+        if text is not None:
+            from classifier.metrics.server import parse_address
+
+            parse_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: expected {error}") from None
+    return text

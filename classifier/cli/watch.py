@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier.cli.common import DONE, FAILED, guarded, say, signals
+from classifier.cli.common import DONE, FAILED, guarded, say, signals, valid_listen_address
 from classifier.cli.options import (
     Confidence,
     FlowKey,
     FlowKeyOption,
+    MetricsFile,
     MinConfidence,
     Peel,
     PolicyFile,
@@ -23,6 +24,7 @@ from classifier.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from classifier.metrics.offering import Offering
     from classifier.reload import Reloader
     from classifier.watch import Watch
 
@@ -72,7 +74,7 @@ BPF is an expression of libpcap (man 7 pcap-filter) that selects packets. The ke
 does not count them. It means the same as `replay --filter` of a file: VLAN tags are in the packets, so `vlan`
 has to be said. Names of hosts are looked up in the network: give addresses.
 
-Not yet there: threads for each ring, metrics.
+Not yet there: threads for each ring.
 
 \b
 Exit codes: 0 stopped when told, 1 failed, 2 usage.
@@ -132,15 +134,55 @@ def command(
         int, typer.Option(min=64, max=262_144, help="Bytes of a frame that are looked at.")
     ] = 262_144,
     sensor: Annotated[str, typer.Option(help="Name of the observation point, for the events.")] = "watch",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            show_default=False,
+            callback=valid_listen_address,
+            help="Offer /metrics to Prometheus here, such as 127.0.0.1:9469 or [::1]:9469; beside it "
+            "/-/healthy and /-/ready.",
+        ),
+    ] = None,
+    metrics_cert: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", show_default=False, help="Certificate (PEM): /metrics over TLS only."),
+    ] = None,
+    metrics_key: Annotated[
+        str | None, typer.Option(metavar="FILE", show_default=False, help="Its key (PEM).")
+    ] = None,
+    metrics_client_ca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Issuers (PEM), of one of which a client must show a certificate.",
+        ),
+    ] = None,
+    metrics_file: MetricsFile = None,
 ) -> None:
+    from classifier.metrics.offering import Offering, Wanted
     from classifier.pipeline import Settings, load_rules
     from classifier.reload import Reloader
     from classifier.watch import Capture, Watch
 
     if block_size & (block_size - 1) or ring_size * MIB < 2 * block_size * KIB:
         raise typer.BadParameter("a power of two, at most half of the ring", param_hint="--block-size")
+    if (metrics_cert is None) != (metrics_key is None) or (metrics_client_ca and not metrics_cert):
+        raise typer.BadParameter(
+            "--metrics-cert and --metrics-key come together, --metrics-client-ca with both",
+            param_hint="--metrics-cert",
+        )
+    if metrics_cert and not metrics:
+        raise typer.BadParameter("needs --metrics HOST:PORT", param_hint="--metrics-cert")
 
     def run() -> int:
+        tls = None
+        if metrics_cert is not None and metrics_key is not None:
+            from classifier.metrics.server import Tls
+
+            tls = Tls(metrics_cert, metrics_key, metrics_client_ca)
+        offering = Offering(Wanted(metrics, tls, metrics_file))
         known, judge = load_rules(rules, register, policy)
         settings = Settings(
             min_confidence=min_confidence.value,
@@ -151,7 +193,7 @@ def command(
             remove_duplicates=remove_duplicates,
             filter=" ".join(expression or ()),
         )
-        watch = Watch(interface, known, judge, settings, keep.value)
+        watch = Watch(interface, known, judge, settings, keep.value, tally=offering.tally)
         watch.open(
             Capture(
                 snap_length=snap_length,
@@ -164,12 +206,19 @@ def command(
         if known is None and keep is Keep.FLAGGED:
             say("without --register or --rules nothing is flagged: no flow is written without --keep all")
         reloader = None if known is None and judge is None else Reloader(watch, rules, register, policy)
-        return _watch(watch, reloader, output, interface, outgoing)
+        return _watch(watch, reloader, output, interface, outgoing, offering)
 
     raise typer.Exit(guarded(run))
 
 
-def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str], outgoing: bool) -> int:
+def _watch(
+    watch: Watch,
+    reloader: Reloader | None,
+    output: str,
+    names: list[str],
+    outgoing: bool,
+    offering: Offering,
+) -> int:
     from classifier.events import VpnLine
     from classifier.interfaces import advice
     from classifier.reload import reload_text
@@ -183,6 +232,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
     handlers = {number: _setter(wanted, number) for number in (signal.SIGHUP, signal.SIGUSR2)}
     sink = JsonLines(output, append=True)
     try:
+        offering.begin(watch, (), say)
         with signals(watch.stop, handlers):
 
             def on_poll() -> None:
@@ -201,6 +251,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
                         reloader.request()
                 if reloader is not None:
                     reloader.tick()
+                offering.tick()
 
             for event in watch.lines(on_poll):
                 sink.write(event)
@@ -213,6 +264,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
                     say(f"listening on {', '.join(names)}")
     finally:
         sink.close()
+        offering.close()
     losses.tick(last=True)
     for fault in watch.faults:
         say(str(fault))
