@@ -20,7 +20,7 @@ from classifier.metrics.tally import LOOKUP_BOUNDS
 from classifier.policy import ACTIONS, SUSPENSIONS, VERDICTS, Action, Standing, Verdict
 from classifier.register.entry import Kind
 
-__all__ = ["METRICS", "PREFIX", "SINKS", "Counted", "Metric", "Type", "Where"]
+__all__ = ["GROUPS", "METRICS", "PREFIX", "SINKS", "Counted", "Metric", "Type", "Where"]
 
 PREFIX: Final = "vpn_classifier_"
 SINKS: Final = ("events", "ledger")
@@ -276,8 +276,8 @@ _VERDICT: Final = (
         "subscribers",
         Type.GAUGE,
         "Distinct subjects (the address for IPv4, its /64 for IPv6) of flows past `attempt` with this "
-        "verdict, in the last 20 to 24 hours, of a replay in all of it. An estimate, with a standard error of "
-        "2.3 %.",
+        "verdict, in the last 20 to 24 hours, of a replay in all of it. An estimate, with a standard error "
+        "of 2.3 %.",
         ("verdict",),
         _values(VERDICTS),
     ),
@@ -297,6 +297,7 @@ _VERDICT: Final = (
         ("le",),
         (*_BOUNDS, ("+Inf",)),
     ),
+    _plain("flow_events_total", "events.vpn", "Events of flows, those that are left out included."),
     Metric(
         "events_left_out_total",
         Type.COUNTER,
@@ -361,8 +362,8 @@ _PROCESS: Final = (
     Metric(
         "thread_cpu_seconds_total",
         Type.COUNTER,
-        "CPU time of the run's own thread (run), of the core's (capture-N, worker-N, the first 16 of each), of the "
-        "sinks' (sink-NAME), and of all others together (others). The load of a thread is its rate().",
+        "CPU time of the run's own thread (run), of the core's (capture-N, worker-N, the first 16 of each), "
+        "of the sinks' (sink-NAME), and of all others together (others). The load of a thread is its rate().",
         ("thread",),
         None,
         where=Where.WATCH,
@@ -415,4 +416,13 @@ _ENDED: Final = (
     ),
 )
 
-METRICS: Final = (*_INTERFACES, *_BALANCE, *_FLOW, *_VERDICT, *_REGISTER, *_PROCESS, *_ENDED)
+GROUPS: Final = (
+    ("Capture, by interface", _INTERFACES),
+    ("Packets", _BALANCE),
+    ("Flows", _FLOW),
+    ("Verdicts", _VERDICT),
+    ("Register and policy", _REGISTER),
+    ("The process", _PROCESS),
+    ("A replay that is done", _ENDED),
+)
+METRICS: Final = tuple(metric for _, metrics in GROUPS for metric in metrics)
