@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from laboratory import Laboratory, stop, until, write_frames
 from scrape import Numbers, balances, interfaces, numbers, total
 from test_watch import RULES, frames_of, rules
 
+ROOM = 4096  # of a disk that is full
 PAGE = "127.0.0.1:9469"
 OF_NO_FLOW = bytes(12) + b"\x88\xb5" + bytes(1400)
 
@@ -181,6 +183,27 @@ def test_reloads(laboratory: Laboratory, tmp_path: Path) -> None:
     assert (total(found, "reload_last_successful"), total(found, "register_serial")) == (1, 2)
     assert total(found, "verdicts_total", verdict="unregistered", action="flag") == 1
     assert total(found, "register_entries", kind="vpn_registration", state="approved") == 1
+    assert stop(program) == 0
+
+
+def test_a_sink_that_fails(laboratory: Laboratory, tmp_path: Path) -> None:
+    program = watch(laboratory, tmp_path, "-i", "tap0", "--keep", "all", "--ledger", str(tmp_path / "days"))
+    assert total(scrape(laboratory), "sink_queue_limit_bytes", sink="events") > 0
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+    flows = ("wg-plain-51820", "ovpn-tcp-plain-443", "ikev2-psk-natt")
+    send(laboratory, tmp_path, [frame for name in flows for frame in frames_of(name)], "gen0:tap0")
+    until(lambda: total(scrape(laboratory), "sink_failing", sink="events") == 1, "it to fail")
+    failing = scrape(laboratory)  # balances meanwhile
+    assert total(failing, "sink_failures_total", sink="events") > 0
+    assert total(failing, "sink_queue_lines", sink="events") > 0
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    until(lambda: total(scrape(laboratory), "sink_queue_lines", sink="events") == 0, "all to be written")
+    found = scrape(laboratory)
+    assert total(found, "sink_failing", sink="events") == 0
+    taken = total(found, "sink_taken_lines_total", sink="events")
+    assert total(found, "sink_written_lines_total", sink="events") == taken > 3
+    assert total(found, "thread_cpu_seconds_total", thread="sink-events") >= 0
+    assert total(found, "thread_cpu_seconds_total", thread="sink-ledger") >= 0
     assert stop(program) == 0
 
 

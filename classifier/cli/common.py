@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from classifier.errors import ClassifierError
+from classifier.logs import printable as printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,11 +108,6 @@ def console(terminal: bool, *, stderr: bool = False) -> Console:
 def say(text: str) -> None:
     for line in text.splitlines():
         print(f"vpn-classifier: {printable(line)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """File names may hold anything, also what a terminal would obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def valid_time(text: str | None) -> str | None:

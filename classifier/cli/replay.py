@@ -63,6 +63,8 @@ Examples:
       exit code 3 when something was flagged
   vpn-classifier replay old.pcap --rules rules/ --as-of 2026-03-01
       what would the register say at that time?
+  vpn-classifier replay captures/ --rules rules/ --metrics-file /var/lib/prometheus/node-exporter/vpn.prom
+      leave the counts to the textfile collector of node_exporter
   kill -HUP $PID
       while it runs: read --rules, --register and --policy again, and judge running flows anew; what changes
       gives `changed` events. Faulty files are refused: all stays as it was, and a `register` event says so

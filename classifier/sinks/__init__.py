@@ -1,4 +1,4 @@
-"""Where events go. Every sink has the same three methods; one that works in a thread of its own also counts."""
+"""Where events go. Every sink has the same three methods; one with a thread of its own also counts."""
 
 from __future__ import annotations
 
