@@ -131,9 +131,9 @@ FIRST_FLAGGED = import json, sys; \
 
 # Named before anything is built: what the tests of live capture run.
 test-tools:
-	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install iproute2 tcpdump util-linux)))
+	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install iproute2 openssl prometheus tcpdump util-linux)))
 
-MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in ip nsenter tcpdump unshare; do \
+MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in ip nsenter openssl promtool tcpdump unshare; do \
   command -v $$tool >/dev/null || printf '%s ' "$$tool"; done))
 
 # What is missing, in words and on one line; empty when nothing is.

@@ -70,6 +70,9 @@ printf '[Unit]\nDefaultDependencies=no\nWants=systemd-journald.service\n' \
 if [ -n "$3" ]; then
   mkdir -p "$root/opt/python"
   mount --bind "$3" "$root/opt/python"
+  # Its shared library, for those who may not look where it was.
+  echo /opt/python/lib > "$root/etc/ld.so.conf.d/000-python.conf"
+  chroot "$root" /sbin/ldconfig
 fi
 ip link set lo up
 ip link add eth1 type veth peer name gen1
