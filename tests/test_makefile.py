@@ -82,6 +82,6 @@ def test_one_missing_tool_is_named_alone(clone: Path, tool: str, script: str | N
 
 
 def test_what_the_tests_of_live_capture_run_is_named_before_anything_is_built(clone: Path) -> None:
-    here = {tool: "exit 0" for tool in ("ip", "nsenter", "openssl", "promtool", "unshare")}
+    here = dict.fromkeys(("ip", "nsenter", "openssl", "promtool", "unshare"), "exit 0")
     line = demo(clone, TOOLS | here, "test")
     assert "Please install tcpdump, which" in line
