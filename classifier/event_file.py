@@ -109,9 +109,8 @@ class EventFiles:
 
 def _is_last(event: Mapping[str, Any]) -> bool:
     """Whether a file that ends with it is whole; a ledger always is."""
-    if event["event_type"] == "stats":
-        return event.get("event") in ("ended", "rotated")
-    return event["event_type"] == "ledger"
+    kind: str = event["event_type"]
+    return kind == "ledger" or (kind == "stats" and event.get("event") in ("ended", "rotated"))
 
 
 def _gap(line: Line) -> str:
