@@ -125,7 +125,7 @@ def _taken(context: typer.Context, parameter: Any, value: object) -> object:
     expected = "text"
     if getattr(parameter, "is_flag", False):
         kind, expected = bool, "true or false"
-    elif "integer" in parameter.type.name:
+    elif parameter.type.name.startswith("int"):
         kind, expected = int, "a whole number"
     if parameter.multiple:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
