@@ -53,16 +53,16 @@ Examples:
       a mirror port, against rules/register.csv and rules/policy.toml
   vpn-classifier watch -i eth1 -i eth2 --register REGISTER.db --policy policy.toml -o events.jsonl
       a tap with one port for each direction
+  vpn-classifier watch -i eth1 --rules rules/ udp or esp or vlan and udp
+      only these packets
+  vpn-classifier watch -i eth1 --keep all | jq -c '[.event, .src_ip, .dest_ip, .vpn.protocol]'
+      which VPN flows are there? (no register: every verdict is not_evaluated)
   vpn-classifier watch -i eth1 --rules rules/ -o events.jsonl --rotate-every 1d --retain 90d
       a new file each day; what was rotated 90 days ago is deleted
   vpn-classifier watch -i eth1 --rules rules/ -o events.jsonl --dump-config > watch.toml
   vpn-classifier watch --config watch.toml --check-config
   vpn-classifier watch --config watch.toml
       the same settings, and all others, from a file; what would not work is said before it begins
-  vpn-classifier watch -i eth1 --rules rules/ udp or esp or vlan and udp
-      only these packets
-  vpn-classifier watch -i eth1 --keep all | jq -c '[.event, .src_ip, .dest_ip, .vpn.protocol]'
-      which VPN flows are there? (no register: every verdict is not_evaluated)
   sudo setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw \\
       vpn-classifier watch -i eth1 --rules rules/
       as the user that you are, with the one capability
