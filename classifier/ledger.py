@@ -191,7 +191,9 @@ class LedgerWriter:
             self._taken += self._ledger.take(line)
 
     def close(self, patience_s: float = 5.0) -> None:
-        """Write what is left, if that is possible."""
+        """Write what is left, if that is possible; safe to call twice."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._thread.join(patience_s)
         with self._lock:

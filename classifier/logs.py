@@ -8,6 +8,7 @@ standard error does not take at once is counted, too, and said later.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import sys
@@ -22,7 +23,9 @@ __all__ = ["Form", "Level", "Log", "printable"]
 _WINDOW_S: Final = 60.0
 _IN_A_WINDOW: Final = 10
 _MAX_LINE: Final = select.PIPE_BUF - 1  # what a pipe that has room takes whole (man 7 pipe)
-_ADDRESS: Final = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]*){2,})")
+_ADDRESS: Final = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]*){2,})"
+)
 _HIDDEN: Final = "(address)"
 
 
@@ -115,11 +118,9 @@ class Log:
             text = _ADDRESS.sub(_hidden, text)
         stream = self._stream or sys.stderr
         try:
-            if not _has_room(stream):
-                return False
             for line in text.splitlines():
-                stream.write(self._line(level, kind, printable(line), suppressed) + "\n")
-            stream.flush()
+                if not _put(stream, self._line(level, kind, printable(line), suppressed) + "\n"):
+                    return False
         except (OSError, ValueError):  # nobody reads, or it is closed
             return False
         return True
@@ -149,14 +150,20 @@ def _json(level: Level, kind: str, text: str, suppressed: int) -> bytes:
     return orjson.dumps(item | ({"suppressed": suppressed} if suppressed else {}))
 
 
-def _has_room(stream: TextIO) -> bool:
+def _put(stream: TextIO, line: str) -> bool:
+    """Write a line, unless that would have to wait."""
     try:
         file = stream.fileno()
     except (OSError, AttributeError):  # a stand-in
+        stream.write(line)
+        stream.flush()
         return True
     poll = select.poll()
     poll.register(file, select.POLLOUT)
-    return any(event & select.POLLOUT for _, event in poll.poll(0))
+    if not any(event & select.POLLOUT for _, event in poll.poll(0)):
+        return False
+    os.write(file, line.encode(errors="backslashreplace"))
+    return True
 
 
 def _hidden(found: re.Match[str]) -> str:

@@ -50,6 +50,10 @@ class Preflight:
     def _rules(self) -> Iterator[str]:
         from classifier.pipeline import load_rules
 
+        for path in (self.register, self.policy, self.rules):
+            if path is not None and not Path(path).exists():
+                yield f"{path}: cannot be read: No such file or directory"
+                return
         try:
             known, judge = load_rules(self.rules, self.register, self.policy)
         except FaultyFileError as error:

@@ -63,7 +63,8 @@ FlowKeyOption = Annotated[
 RemoveDuplicates = Annotated[
     bool,
     typer.Option(
-        "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
+        "--remove-duplicates/--no-remove-duplicates",
+        help="Count a packet that the mirror delivers twice, within 10 ms, once.",
     ),
 ]
 MetricsFile = Annotated[

@@ -31,6 +31,7 @@ from classifier.cli.options import (
     RulesDirectory,
 )
 from classifier.cli.settings import dump, expression_of, read
+from classifier.errors import ClassifierError
 from classifier.logs import Form, Level, Log
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ HELP = """Listen on network interfaces until told to stop: find the VPN flows an
 make of them. It sends nothing and blocks nothing.
 
 Events go to standard output or, with -o FILE.jsonl, behind what is in the file. By default only those of
-flows that are flagged, or whose verdict changes while they run, are kept (--keep).
+flows that are flagged, or whose verdict changes while they run, are kept (--keep). Beside them FILE-ledger/
+gets a small file a day: which entries of the register were seen, with what and how much, without addresses.
+`register health` reads both.
 
 It needs the capability CAP_NET_RAW, for which nobody has to be root: see the examples, or say
 AmbientCapabilities=CAP_NET_RAW in a systemd unit.
@@ -66,6 +69,12 @@ Examples:
       only these packets
   vpn-classifier watch -i eth1 --keep all | jq -c '[.event, .src_ip, .dest_ip, .vpn.protocol]'
       which VPN flows are there? (no register: every verdict is not_evaluated)
+  vpn-classifier watch -i eth1 --rules rules/ -o events.jsonl --rotate-every 1d --retain 90d
+      a new file each day; what was rotated 90 days ago is deleted
+  vpn-classifier watch -i eth1 --rules rules/ -o events.jsonl --dump-config > watch.toml
+  vpn-classifier watch --config watch.toml --check-config
+  vpn-classifier watch --config watch.toml
+      the same settings, and all others, from a file; what would not work is said before it begins
   sudo setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw \\
       vpn-classifier watch -i eth1 --rules rules/
       as the user that you are, with the one capability
@@ -74,9 +83,14 @@ Examples:
 Signals:
   HUP    read --rules, --register and --policy again, and judge running flows anew. Faulty files are refused:
          all stays as it was, and a `register` event says so
-  USR2   open the file of -o anew, after it has been moved away
+  USR2   open the file of -o anew, after it has been moved away (logrotate)
   TERM   (or Ctrl-C) take what has arrived, end the running flows, write their events, stop; a second one
-         stops at once, and lines that were written are whole
+         stops at once. What a killed process left of a line, the next one cuts off
+
+Files: the current file keeps its name; a rotated one has the time of its rotation in it (UTC), as in
+events-20261123T000000.012Z.jsonl, so that `events*.jsonl` is in order. Each begins with a `stats` event.
+What cannot be written, since the disk is full or nobody reads, waits in memory (--queue-size) and is tried
+again for as long as it takes; what that has no room for is counted, and a `gap` event says what is missing.
 
 \b
 Sizing: the ring of an interface is memory that is never swapped out. It bridges pauses of this process of its
@@ -320,7 +334,15 @@ def command(
         writer = None if place is None else LedgerWriter(place, sensor, duration_ns(ledger_retain), log)
         return _watch(watch, reloader, sink, writer, log, interface, outgoing, offering)
 
-    raise typer.Exit(guarded(run))
+    def logged() -> int:
+        # What keeps a run from beginning is said as the rest of its log is.
+        try:
+            return run()
+        except ClassifierError as error:
+            log.error("start", str(error))
+            return FAILED
+
+    raise typer.Exit(guarded(logged))
 
 
 def _report(preflight: Preflight) -> int:

@@ -44,7 +44,7 @@ class SinkCounters:
     failures: int = 0
     """Attempts to open, write, rotate or delete a file that failed."""
     failing: bool = False
-    """The last attempt failed; the next one comes by itself."""
+    """What was taken cannot be written now; the next attempt comes by itself."""
     last_success_ns: int = 0
     """By the host's clock; 0 before the first."""
     last_failure_ns: int = 0

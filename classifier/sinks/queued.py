@@ -163,10 +163,14 @@ class QueuedLines:
             self._lock.notify_all()
 
     def close(self, patience_s: float = _PATIENCE_S) -> None:
-        """Write what is left, for so long at most; what cannot be written then is lost, and counted."""
+        """Write what is left, for so long at most; what cannot be written then is lost, and counted.
+
+        Safe to call twice.
+        """
         with self._lock:
-            if self._closing_at is None:
-                self._closing_at = time.monotonic() + patience_s
+            if self._closing_at is not None:
+                return
+            self._closing_at = time.monotonic() + patience_s
             self._retry_at = 0.0
             self._lock.notify_all()
         # It may hang in a system call, for as long as a device does. Then the end of the process ends it.
