@@ -1,6 +1,7 @@
 """A real Prometheus for a test: started with a place and a port of its own, asked by its API, ended.
 
-Needs the programs of Debian's package `prometheus`, prometheus and promtool; a test fails where they are missing.
+Needs prometheus and promtool (Debian's package `prometheus`) and setpriv (util-linux); a test fails where they are missing.
+Any thread of the one that made it may ask.
 It listens on the loopback of the test's host or, with the `enter` of a `laboratory.Laboratory`, on that of a
 network namespace (`ip link set lo up` there first); the questions to it are then asked from within. It takes a
 free port by itself, writes only below the directory that it is given, and is ended by its process id.
@@ -17,10 +18,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
@@ -30,20 +31,25 @@ import pytest
 __all__ = ["Alert", "Prometheus", "Rule", "Sample", "compressed", "promtool"]
 
 DEADLINE_S: Final = 60.0
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.05
 _LOADED: Final = "Completed loading of configuration file"
-_PROGRAMS: Final = ("prometheus", "promtool")
+_PROGRAMS: Final = ("prometheus", "promtool", "setpriv")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 # `for: 5m`, `[5m]`, `[1h:1m]`, `offset 1d`: where a rule file has durations.
 _DURATION: Final = re.compile(
     r"(?P<before>(?:\b|_)for: |\boffset |\[|(?<=[0-9a-z]):)(?P<number>\d+)(?P<unit>ms|s|m|h|d)\b"
 )
-_FETCH: Final = """
+# Asks from within the namespace: a path a line in, the length of the answer and the answer out.
+_ASKER: Final = """
 import sys
 from http.client import HTTPConnection
-connection = HTTPConnection(sys.argv[1], timeout=30)
-connection.request("GET", sys.argv[2])
-sys.stdout.buffer.write(connection.getresponse().read())
+for path in sys.stdin:
+    connection = HTTPConnection(sys.argv[1], timeout=30)
+    connection.request("GET", path.strip())
+    answer = connection.getresponse().read()
+    connection.close()
+    sys.stdout.buffer.write(b"%d\\n%b" % (len(answer), answer))
+    sys.stdout.flush()
 """
 
 _T = TypeVar("_T")
@@ -92,11 +98,11 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def compressed(rules: Path, place: Path, *, by: int = 300, at_most_s: float = 5, at_least_s: float = 1) -> Path:
+def compressed(rules: Path, place: Path, *, by: int = 300, at_most_s: float = 10, at_least_s: float = 3) -> Path:
     """A copy of a rule file in `place` for which time passes faster; nothing else of it changes.
 
     Each duration in it (`for`, windows, offsets) is divided by `by` and kept between the limits. A window
-    needs four scrapes or more, so scrape five times in `at_least_s`.
+    needs two scrapes, so scrape four times within `at_least_s`.
     """
 
     def shorter(found: re.Match[str]) -> str:
@@ -117,18 +123,21 @@ class Prometheus:
         targets: Mapping[str, Sequence[str]],
         *,
         rules: Sequence[Path] = (),
-        interval: str = "200ms",
+        interval: str = "500ms",
         enter: Sequence[str] = (),
     ) -> None:
         """`targets`: by name of the job, addresses such as "127.0.0.1:9436". `interval`: of scrapes and rules."""
         _need_programs()
-        self._enter = tuple(enter)
         place.mkdir(parents=True, exist_ok=True)
         self._log = place / "prometheus.log"
         self._config = place / "prometheus.json"
         self._rules = [str(file.resolve()) for file in rules]
         self._interval = interval
         self._write(targets)
+        self._asking = threading.Lock()
+        # It does not outlive this process, however that ends.
+        self._enter = (*enter, "setpriv", "--pdeathsig", "KILL")
+        self._asker: subprocess.Popen[bytes] | None = None
         with self._log.open("wb") as log:
             self._program = subprocess.Popen(
                 [
@@ -147,6 +156,11 @@ class Prometheus:
             listens = re.search(r'"Listening on" address=(\S+)', self._said())
             assert listens is not None, self._said()
             self.address = listens[1]
+            self._asker = subprocess.Popen(
+                [*self._enter, sys.executable, "-I", "-S", "-u", "-c", _ASKER, self.address],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
         except BaseException:
             self.close()
             raise
@@ -158,7 +172,9 @@ class Prometheus:
         self.close()
 
     def close(self) -> None:
-        """End it; nothing of it is kept."""
+        """End it; its files stay."""
+        if self._asker is not None:
+            self._asker.communicate()
         self._program.terminate()
         try:
             self._program.wait(10)
@@ -242,21 +258,16 @@ class Prometheus:
 
     def _get(self, question: str, **parameters: str) -> Any:
         path = f"/api/v1/{question}?{urlencode(parameters)}"
-        if self._enter:
-            done = subprocess.run(
-                [*self._enter, sys.executable, "-I", "-S", "-c", _FETCH, self.address, path],
-                capture_output=True,
-                timeout=DEADLINE_S,
-                check=True,
-            )
-            text = done.stdout
-        else:
-            connection = HTTPConnection(self.address, timeout=30)
-            try:
-                connection.request("GET", path)
-                text = connection.getresponse().read()
-            finally:
-                connection.close()
+        asker = self._asker
+        assert asker is not None
+        assert asker.stdin is not None
+        assert asker.stdout is not None
+        with self._asking:
+            asker.stdin.write(f"{path}\n".encode())
+            asker.stdin.flush()
+            size = asker.stdout.readline()
+            assert size, self._said()
+            text = asker.stdout.read(int(size))
         answer = json.loads(text)
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
@@ -288,5 +299,5 @@ def _need_programs() -> None:
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
         pytest.fail(
-            f"alerts cannot be tried without {', '.join(missing)} (apt-get install prometheus; .ci/run installs it)"
+            f"alerts cannot be tried without {', '.join(missing)} (.ci/run installs them)"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prometheus_server import Prometheus, Rule, promtool
+from prometheus_server import Prometheus, Rule, promtool
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "vpn-classifier.rules.yml"
