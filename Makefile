@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
+.PHONY: help demo test test-tools lab bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -41,6 +41,9 @@ demo: $(VENV)/.built  ## Set up, replay pcaps/ against rules/ and show what was 
 
 test: test-tools $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust and Python
 	$(PY) -m pytest -p tests.no_skips
+
+lab: test-tools $(VENV)/.built $(VENV)/.dev  ## Real VPN programs, watch and Prometheus in namespaces, to try and to pull at
+	@$(PY) tests/make_lab.py
 
 bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
 	$(CARGO) build --release --locked --package vpn-classifier-bench
@@ -129,11 +132,14 @@ FIRST_FLAGGED = import json, sys; \
   print(next(e["flow_id"] for e in map(json.loads, open(sys.argv[1])) \
   if e.get("event") == "ended" and e["policy"]["action"] == "flag"))
 
-# Named before anything is built: what the tests of live capture run.
+# Named before anything is built: what the tests of live capture, and those with real VPN programs, run.
 test-tools:
-	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install iproute2 openssl prometheus tcpdump util-linux)))
+	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install $(TOOL_PACKAGES))))
 
-MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in ip nsenter openssl promtool tcpdump unshare; do \
+TOOLS := curl ip nsenter openssl openvpn prometheus promtool setpriv swanctl tc tcpdump unshare wg wireguard-go /usr/lib/ipsec/charon
+TOOL_PACKAGES := curl iproute2 libcharon-extra-plugins openssl openvpn prometheus strongswan-charon strongswan-swanctl tcpdump \
+  util-linux wireguard-go wireguard-tools
+MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in $(TOOLS); do \
   command -v $$tool >/dev/null || printf '%s ' "$$tool"; done))
 
 # What is missing, in words and on one line; empty when nothing is.
