@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test test-tools bench instructions accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -45,6 +45,11 @@ test: test-tools $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every
 bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
 	$(CARGO) build --release --locked --package vpn-classifier-bench
 	$(PY) -m bench --floor '$(TARGET)/release/floor'
+
+instructions: $(VENV)/.dev  ## Count instructions per packet (callgrind); UPDATE=1 writes the figures that CI holds
+	$(if $(shell command -v valgrind),,$(error Please install valgrind (apt-get install valgrind)))
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.instructions --programs '$(TARGET)/release' $(if $(UPDATE),--update)
 
 accuracy: $(VENV)/.built $(VENV)/.dev  ## Run the generators (DATAGRAMS), score the captures (PEERS=1: nDPI, tshark)
 	@mkdir -p .make

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the whole capture into a table of its flows.
+/// Reads the whole capture into a table of its flows. Instructions are counted from its beginning to its end.
+#[inline(never)]
 fn count(mut capture: impl Read) -> io::Result<Table> {
     let mut table = Table::new();
     let mut buffer = vec![0_u8; BLOCK + MAX_CAPTURED + RECORD_HEADER];

@@ -86,3 +86,11 @@ def versions() -> dict[str, str]:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         found[name] = done.stdout.strip().removeprefix(f"{name} ") or "unknown"
     return found
+
+
+def between(page: str, name: str, text: str) -> str:
+    """A page with other text between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`."""
+    pattern = re.compile(rf"(<!-- {name}: begin\b[^>]*-->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+    if not pattern.search(page):
+        raise BenchError(f"the page has no place for {name}")
+    return pattern.sub(lambda match: f"{match[1]}{text.rstrip()}\n{match[2]}", page)
