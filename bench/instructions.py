@@ -2,13 +2,13 @@
 
 A count does not depend on how busy a machine is, so that CI can hold it: one that differs from
 bench/instructions.toml by more than 2 % fails, a gain too, so that the figures are always the present ones.
-`make instructions` prints the comparison and where the instructions are; `make instructions UPDATE=1` writes the
-figures and the table of docs/performance.md.
+`make instructions` prints the comparison and where the instructions are; `make instructions UPDATE=1` writes
+the figures and the table of docs/performance.md.
 
-Only what runs between begin and end of `replay` in engine.rs is counted, in user space: neither the start of the
-program nor the kernel's copy of the file. The C library chooses how to copy by the processor; it is told to take what every
-x86-64 has. Nothing of ours asks for the processor. Another compiler makes other code: the figures
-are those of one version, and with another one there is nothing to compare.
+Only what runs between begin and end of `replay` in engine.rs is counted, in user space: neither the start of
+the program nor the kernel's copy of the file. The C library chooses how to copy by the processor; it is told
+to take what every x86-64 has. Nothing of ours asks for the processor. Another compiler makes other code: the
+figures are those of one version, and with another one there is nothing to compare.
 """
 
 import argparse
@@ -38,7 +38,8 @@ LOADS = {
 }
 """Shape, packets and flows, for bench/workload.rs."""
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-ERMS,-FSRM,-AVX_Fast_Unaligned_Load"
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-ERMS,-FSRM"
+    ",-AVX_Fast_Unaligned_Load"
     ":glibc.cpu.x86_non_temporal_threshold=0xc0000",
     "LC_ALL": "C",
 }
@@ -95,7 +96,7 @@ def count(program: Path, function: str, capture: Path, packets: int) -> Counted:
 
 
 def parse(text: str, program: Path) -> tuple[Counter[int], Counter[str], Counter[str]]:
-    """Of callgrind's output: own cost of the program's addresses, of other objects' functions, of all functions."""
+    """Of callgrind's output: own cost of the program's addresses, of others' functions, of all functions."""
     of_program: Counter[int] = Counter()
     of_others: Counter[str] = Counter()
     by_function: Counter[str] = Counter()
@@ -157,7 +158,8 @@ def main() -> None:
     if arguments.update:
         write(version, counted)
         PAGE.write_text(
-            between(PAGE.read_text(encoding="utf-8"), "instructions", table(counted, floors)), encoding="utf-8"
+            between(PAGE.read_text(encoding="utf-8"), "instructions", table(counted, floors)),
+            encoding="utf-8",
         )
         print(f"written: {FIGURES.name}, {PAGE.name}")
     sys.exit(compare(version, {name: one.total for name, one in counted.items()}, floors))
@@ -176,7 +178,8 @@ def compare(version: str, counted: Mapping[str, float], floors: Mapping[str, flo
             wrong.append(name)
     if version != committed["rustc"]:
         print(
-            f"The committed figures are those of rustc {committed['rustc']}, this is {version}: nothing to compare. "
+            f"The committed figures are those of rustc {committed['rustc']}, this is {version}: "
+            "nothing to compare. "
             f"With rustup: make instructions CARGO='cargo +{committed['rustc']}'. "
             "For a new compiler: make instructions UPDATE=1."
         )
@@ -184,7 +187,8 @@ def compare(version: str, counted: Mapping[str, float], floors: Mapping[str, flo
     if wrong:
         print(
             f"{', '.join(wrong)}: more than {TOLERANCE:.0%} from the committed figure. "
-            "If that is meant: make instructions UPDATE=1, and commit bench/instructions.toml and docs/performance.md."
+            "If that is meant: make instructions UPDATE=1, "
+            "and commit bench/instructions.toml and docs/performance.md."
         )
         return 1
     return 0

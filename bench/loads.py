@@ -1,6 +1,6 @@
-"""The captures that the benchmarks read: made by `workload.rs` when they are wanted, removed when they were measured.
+"""The captures that the benchmarks read: made by `workload.rs` when they are wanted, removed when measured.
 
-All of them together are 20 GB; so only what one part of the table needs is on disk at a time, in bench/loads/.
+All of them together are some 12 GB; only what a part of the table needs is in bench/loads/ at a time.
 """
 
 import shutil

@@ -48,11 +48,13 @@ def run(command: Sequence[str], accepted: tuple[int, ...] = (0,)) -> Run:
     return Run(usage.ru_utime + usage.ru_stime, os.times().elapsed - began, usage.ru_maxrss / 1024, output)
 
 
-def alternate(commands: Mapping[str, Sequence[str]], runs: int, patience_s: float = 15.0) -> dict[str, list[Run]]:
+def alternate(
+    commands: Mapping[str, Sequence[str]], runs: int, patience_s: float = 15.0
+) -> dict[str, list[Run]]:
     """Run each command `runs` times, in turn, so that a slow minute of the machine meets all of them.
 
-    One round before them is thrown away: it brings the input into the page cache. A command that would take longer
-    than `patience_s` for all of its runs gets fewer; one that takes as long for a single run has its first one kept.
+    One round before them is thrown away: it brings the input into the page cache. A command that would take
+    longer than `patience_s` for all of its runs gets fewer; one that does for one run keeps its first.
     """
     results: dict[str, list[Run]] = {}
     wanted: dict[str, int] = {}
@@ -85,7 +87,9 @@ def machine() -> dict[str, str]:
 
 def _of_proc(name: str, pattern: str) -> str | None:
     path = Path("/proc") / name
-    match = re.search(f"^{pattern}$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.exists() else None
+    match = (
+        re.search(f"^{pattern}$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.exists() else None
+    )
     return match[1] if match else None
 
 

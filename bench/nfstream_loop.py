@@ -1,4 +1,4 @@
-"""NFStream on one capture, in the leanest setting that still names protocols: one meter, no statistics of packets."""
+"""NFStream on one capture, in the leanest setting that still names protocols: one meter, no statistics."""
 
 import sys
 

@@ -54,7 +54,7 @@ def ndpi() -> Peer | None:
 
 
 def lean(help_text: str) -> tuple[list[str], str]:
-    """Options of ndpiReader and what they mean: no guess by port; only VPN protocols from the version on that has -B."""
+    """Options of ndpiReader and what they mean: no guess by port; only VPN protocols where it has -B."""
     options = ["-q", "-d"]
     if not re.search(r"^\s*-B all\|proto", help_text, re.MULTILINE):
         return options, "-q -d: no guess by port; this version cannot switch protocols off, so all are on"

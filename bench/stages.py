@@ -1,7 +1,7 @@
 """Which part of ours an address of a program belongs to: the source file of the innermost function of ours.
 
-The programs are built with one codegen unit and inlining across crates, so a symbol says little. What the compiler
-put inline from the standard library or another crate belongs to the function of ours that called for it.
+The programs are built with one codegen unit and inlining across crates, so a symbol says little. What the
+compiler put inline from the standard library or another crate belongs to the function of ours that called it.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ OTHER = "other crates and the start of the program"
 
 
 def stages(program: Path, addresses: Collection[int]) -> Mapping[int, str]:
-    """For each address in a program with line tables, a file below core/src (or bench/), as people name it."""
+    """For each address in a program with line tables, a file below core/src (or bench/)."""
     wanted = sorted(addresses)
     done = subprocess.run(
         ["addr2line", "--addresses", "--inlines", "-e", program],
