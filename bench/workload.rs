@@ -656,3 +656,71 @@ impl Out<'_> {
         self.payload[at..at + 2].copy_from_slice(&length.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(arguments: &[&str]) -> (Vec<u8>, usize, usize) {
+        let options = Options::parse(arguments.iter().map(|&text| text.to_owned())).unwrap();
+        let mut bytes = Vec::new();
+        let (packets, flows) = write(&options, &mut bytes).unwrap();
+        (bytes, packets, flows)
+    }
+
+    /// FNV-1a.
+    fn hash(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    /// Committed instruction counts are those of these bytes: whoever changes them rewrites the counts.
+    #[test]
+    fn the_same_arguments_give_the_same_bytes_everywhere() {
+        for (shape, expected) in [("mix", MIX), ("elephants", ELEPHANTS), ("streams", STREAMS), ("uniform", UNIFORM)] {
+            let (bytes, packets, _) = made(&[shape, "-", "--packets", "2000"]);
+            assert_eq!(packets, 2_000);
+            assert_eq!(hash(&bytes), expected, "{shape}");
+        }
+        assert_ne!(hash(&made(&["mix", "-", "--packets", "2000", "--seed", "2"]).0), MIX);
+    }
+
+    const MIX: u64 = 0x64bc_ead1_8277_0a71;
+    const ELEPHANTS: u64 = 0xf88d_56f5_3cbd_df37;
+    const STREAMS: u64 = 0x56ab_90e7_8914_f2bc;
+    const UNIFORM: u64 = 0x8e2a_5049_8969_09c3;
+
+    #[test]
+    fn there_are_as_many_packets_and_flows_as_asked_for() {
+        for (shape, packets, flows) in
+            [("mix", 5_000, 50), ("mix", 5_000, 250), ("mix", 5_000, 2_500), ("streams", 900, 9), ("uniform", 70, 70)]
+        {
+            let (packets_text, flows_text) = (packets.to_string(), flows.to_string());
+            let (_, made_packets, made_flows) = made(&[shape, "-", "--packets", &packets_text, "--flows", &flows_text]);
+            assert_eq!((made_packets, made_flows), (packets, flows), "{shape}");
+        }
+    }
+
+    #[test]
+    fn frames_of_one_size_have_it() {
+        for size in [64, 128, 1_500] {
+            let (bytes, packets, _) = made(&["uniform", "-", "--packets", "60", "--size", &size.to_string()]);
+            assert_eq!(bytes.len(), 24 + packets * (16 + size));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_said() {
+        for arguments in [
+            &["small", "-"][..],
+            &["mix"],
+            &["mix", "-", "--packets"],
+            &["mix", "-", "--packets", "many"],
+            &["mix", "-", "--packets", "49"],
+            &["mix", "-", "--packets", "100", "--flows", "101"],
+            &["uniform", "-", "--size", "63"],
+            &["uniform", "-", "--colour", "1"],
+        ] {
+            assert!(Options::parse(arguments.iter().map(|&text| text.to_owned())).is_err(), "{arguments:?}");
+        }
+    }
+}

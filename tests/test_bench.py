@@ -2,11 +2,12 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from bench.instructions import FIGURES, compare, parse
+from bench.instructions import FIGURES, PAGE, compare, parse
 from bench.measure import BenchError, between
 from bench.peers import lean
 from bench.results import README, RESULTS, Limit, Result, Row, load, newest, save, tables
@@ -90,6 +91,14 @@ def test_protocols_are_switched_off_where_ndpireader_can() -> None:
     assert lean(new)[0] == ["-q", "-d", "-B", "1,207"]
 
 
+def test_the_page_shows_the_committed_counts() -> None:
+    figures = tomllib.loads(FIGURES.read_text(encoding="utf-8"))["instructions-per-packet"]
+    shown = PAGE.read_text(encoding="utf-8").partition("<!-- instructions: begin")[2]
+    total = "| **all** | " + " | ".join(f"**{figure:.0f}**" for figure in figures.values()) + " |"
+    assert "| source file | " + " | ".join(figures) + " |" in shown
+    assert total in shown, "run make instructions UPDATE=1"
+
+
 CALLGRIND = """\
 ob=/bin/engine
 fn=engine::replay
@@ -115,8 +124,6 @@ def test_own_cost_is_counted_once_and_by_object() -> None:
 
 
 def test_a_gain_fails_like_a_loss_and_another_compiler_too(capsys: pytest.CaptureFixture[str]) -> None:
-    import tomllib
-
     committed = tomllib.loads(FIGURES.read_text(encoding="utf-8"))
     figures = committed["instructions-per-packet"]
     floors = dict.fromkeys(figures, 1.0)
