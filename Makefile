@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools lab bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
+.PHONY: help demo test test-tools lab bench instructions profile accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -45,9 +45,19 @@ test: test-tools $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every
 lab: test-tools $(VENV)/.built $(VENV)/.dev  ## Real VPN programs, watch and Prometheus in namespaces, to try and to pull at
 	@$(PY) tests/make_lab.py
 
-bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
+bench: $(VENV)/.built $(VENV)/.dev  ## Print the table of speeds, 20 minutes (QUICK=1: 3; WRITE=1: keep it in bench/)
 	$(CARGO) build --release --locked --package vpn-classifier-bench
-	$(PY) -m bench --floor '$(TARGET)/release/floor'
+	$(PY) -m bench --programs '$(TARGET)/release' $(if $(QUICK),--quick) $(if $(WRITE),--write)
+
+instructions: $(VENV)/.dev  ## Count instructions per packet (callgrind); UPDATE=1 writes the figures that CI holds
+	$(if $(shell command -v valgrind),,$(error Please install valgrind (apt-get install valgrind)))
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.instructions --programs '$(TARGET)/release' $(if $(UPDATE),--update)
+
+profile: $(VENV)/.built $(VENV)/.dev  ## Print where the time of a packet goes (perf); UPDATE=1 writes docs/performance.md
+	$(if $(shell command -v perf),,$(error Please install perf (apt-get install linux-perf)))
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.where --programs '$(TARGET)/release' $(if $(UPDATE),--update)
 
 accuracy: $(VENV)/.built $(VENV)/.dev  ## Run the generators (DATAGRAMS), score the captures (PEERS=1: nDPI, tshark)
 	@mkdir -p .make
