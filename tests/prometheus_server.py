@@ -2,9 +2,9 @@
 
 Needs prometheus and promtool (Debian's package `prometheus`) and setpriv (util-linux); a test fails where
 they are missing. It listens on the loopback of the test's host or, with the `enter` of a
-`laboratory.Laboratory`, on that of a network namespace (`ip link set lo up` there first), from within which it
-is asked. It takes a free port by itself, writes only below the directory that it is given, and is ended by
-its process id. Any thread may ask.
+`laboratory.Laboratory`, on that of a network namespace (`ip link set lo up` there first), from within which
+it is asked. It takes a free port by itself, writes only below the directory that it is given, and is ended
+by its process id. Any thread may ask.
 
 The rule a reader would get wrong: an alert's `for` and the windows of its expression pass in real time. To
 wait for one, load `compressed` rules, whose durations are a fixed part of what the file says.

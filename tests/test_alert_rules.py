@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_server import Prometheus, Rule, promtool
+from test_readme import OPTION, options
 
 from classifier.metrics.names import METRICS, PREFIX
 
@@ -100,6 +101,15 @@ def test_every_metric_is_of_the_contract() -> None:
         asked = set(re.findall(rf"(?<![:\w]){PREFIX}[a-z0-9_]+[a-z0-9](?![\w:])", file.read_text()))
         assert len(asked) > 10, file
         assert asked <= known, file
+
+
+def test_commands_of_the_runbook_exist() -> None:
+    text = (DEPLOY / "RUNBOOK.md").read_text().replace("\\\n", " ")
+    uses = re.findall(r"^vpn-classifier ((?:register |policy )?[a-z]\w*)(.*)", text, re.MULTILINE)
+    assert len(uses) > 5
+    for command, rest in uses:
+        given = rest.partition("|")[0]
+        assert set(OPTION.findall(given)) <= options(*command.split()), (command, rest)
 
 
 def test_words_are_neutral(alerts: list[Rule]) -> None:
