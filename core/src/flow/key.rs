@@ -2,7 +2,7 @@
 
 use super::hash::mix;
 use super::shard::SHARDS;
-use crate::decode::{Packet, Transport};
+use crate::decode::{Packet, Path, Transport, Vlans};
 
 /// What beside the innermost five-tuple tells flows apart: the setting `flow.key`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -25,6 +25,30 @@ impl KeyMode {
             "+path" => Some(Self::Path),
             _ => None,
         }
+    }
+
+    /// What it makes of a packet's layers.
+    pub fn scope(self, vlans: Vlans, path: Path) -> u32 {
+        match self {
+            Self::FiveTuple => 0,
+            Self::Vlan => mix(0, vlans.0) as u32,
+            Self::Path => mix(vlans.0, path.0) as u32,
+        }
+    }
+}
+
+/// Whether the source is not above the destination by (address, port).
+#[inline]
+fn source_is_low(packet: &Packet) -> bool {
+    let (source, destination) = (packet.source_port, packet.destination_port);
+    if packet.ip_version == 4 {
+        // As one number each: address, then port.
+        let end = |address: &[u8; 16], port: u16| {
+            u64::from(u32::from_be_bytes([address[0], address[1], address[2], address[3]])) << 16 | u64::from(port)
+        };
+        end(&packet.source, source) <= end(&packet.destination, destination)
+    } else {
+        (u128::from_be_bytes(packet.source), source) <= (u128::from_be_bytes(packet.destination), destination)
     }
 }
 
@@ -50,16 +74,12 @@ pub struct FlowKey {
 
 impl FlowKey {
     /// The packet's key, and whether its source is `low`.
+    #[inline]
     pub fn of(packet: &Packet, mode: KeyMode) -> (Self, bool) {
+        let from_low = source_is_low(packet);
         let source = (packet.source, packet.source_port);
         let destination = (packet.destination, packet.destination_port);
-        let from_low = source <= destination;
         let (low, high) = if from_low { (source, destination) } else { (destination, source) };
-        let scope = match mode {
-            KeyMode::FiveTuple => 0,
-            KeyMode::Vlan => mix(0, packet.vlans.0) as u32,
-            KeyMode::Path => mix(packet.vlans.0, packet.path.0) as u32,
-        };
         let key = Self {
             low: low.0,
             high: high.0,
@@ -67,12 +87,13 @@ impl FlowKey {
             high_port: high.1,
             transport: packet.transport,
             ip_version: packet.ip_version,
-            scope,
+            scope: mode.scope(packet.vlans, packet.path),
         };
         (key, from_low)
     }
 
     /// Hash of the unordered address pair: flows between two hosts share it, whatever their ports.
+    #[inline]
     pub fn pair_hash(&self, seed: u64) -> u64 {
         let word = |bytes: &[u8; 16], at: usize| {
             let mut half = [0; 8];
@@ -86,6 +107,7 @@ impl FlowKey {
     }
 
     /// Hash of the whole key, from its [`Self::pair_hash`].
+    #[inline]
     pub fn hash(&self, pair_hash: u64) -> u64 {
         let ports = u64::from(self.low_port) << 48
             | u64::from(self.high_port) << 32
@@ -95,6 +117,7 @@ impl FlowKey {
     }
 
     /// Which shard a [`Self::pair_hash`] belongs to.
+    #[inline]
     pub fn shard(pair_hash: u64) -> usize {
         (pair_hash >> 32) as usize % SHARDS
     }
