@@ -187,8 +187,8 @@ impl Packets {
 /// A packet of a flow.
 #[derive(Default)]
 struct Arrived {
-    /// Index of its frame.
-    frame: u32,
+    /// Where its frame begins, in the batch.
+    offset: u32,
     /// Number of its shard.
     shard: u32,
     routed: Routed,
@@ -215,12 +215,10 @@ impl Tick {
 }
 
 impl Batch {
-    fn payload(&self, packet: &Arrived) -> &[u8] {
-        let frame = self.frames.frames().get(packet.frame as usize);
-        let bytes = frame.map_or(&[][..], |frame| self.frames.bytes(frame));
-        let packet = &packet.routed.packet;
-        let start = packet.payload_offset as usize;
-        bytes.get(start..start + packet.payload_captured as usize).unwrap_or_default()
+    #[inline]
+    fn payload(&self, arrived: &Arrived) -> &[u8] {
+        let packet = &arrived.routed.packet;
+        self.frames.at(arrived.offset as usize + packet.payload_offset as usize, packet.payload_captured as usize)
     }
 }
 
@@ -246,29 +244,29 @@ struct Answer {
 struct Owner {
     /// In the order of their numbers.
     shards: Vec<Shard>,
-    /// Of each number, its place among these, if it is one of them.
-    places: [Option<u8>; SHARDS],
+    /// Of each number, its place among these; none has the place [`SHARDS`].
+    places: [u8; SHARDS],
 }
 
 impl Owner {
     fn new(worker: usize, workers: usize, limits: &Limits) -> Self {
         let numbers = (worker..SHARDS).step_by(workers);
-        let mut places = [None; SHARDS];
+        let mut places = [SHARDS as u8; SHARDS];
         for (place, number) in numbers.clone().enumerate() {
-            places[number] = Some(place as u8);
+            places[number] = place as u8;
         }
         Self { shards: numbers.map(|number| Shard::new(number, limits.clone())).collect(), places }
     }
 
     /// The shard of a number, if it is one of these.
+    #[inline]
     fn shard(&mut self, number: usize) -> Option<&mut Shard> {
-        let place = self.places[number % SHARDS]?;
-        self.shards.get_mut(usize::from(place))
+        self.shards.get_mut(usize::from(self.places[number % SHARDS]))
     }
 
     /// What a batch is for these shards, in order.
     fn run(&mut self, batch: &Batch) {
-        let mut ticks = batch.ticks.iter().peekable();
+        let mut ticks = &batch.ticks[..];
         for packets in batch.packets.all().chunks(TOGETHER) {
             // Looked up together, so that the memory of one is waited for while others are; what was found may have
             // gone by the time it is used, and is only a hint.
@@ -277,11 +275,14 @@ impl Owner {
                 *hint = self.shard(packet.shard as usize).and_then(|shard| shard.find(&packet.routed));
             }
             for (packet, hint) in packets.iter().zip(hints) {
-                while let Some(tick) = ticks.next_if(|tick| tick.number <= packet.routed.number) {
+                while let Some((tick, later)) = ticks.split_first()
+                    && tick.number <= packet.routed.number
+                {
                     self.shards.iter_mut().for_each(|shard| tick.reach(shard));
+                    ticks = later;
                 }
                 if let Some(shard) = self.shard(packet.shard as usize) {
-                    shard.packet(&packet.routed, batch.payload(packet), hint);
+                    shard.packet(&packet.routed, || batch.payload(packet), hint);
                 }
             }
         }
@@ -749,7 +750,7 @@ impl Engine {
         batch.packets.clear();
         batch.ticks.clear();
         let is_filtered = !self.settings.filter.0.is_empty();
-        for (index, frame) in batch.frames.frames().iter().enumerate().take(range.end).skip(range.start) {
+        for frame in batch.frames.frames().get(range).unwrap_or_default() {
             self.number += 1;
             self.counters.frames += 1;
             // What a record claims beyond any frame there is stays out of the sum.
@@ -793,7 +794,7 @@ impl Engine {
                 self.tick(&mut batch.ticks);
             }
             if hash.is_some() {
-                arrived.frame = index as u32;
+                arrived.offset = frame.offset;
                 arrived.routed.number = self.number;
                 arrived.routed.time = frame.time;
                 arrived.routed.now = self.clock.now();

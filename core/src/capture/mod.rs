@@ -93,6 +93,12 @@ impl FrameBatch {
         start.checked_add(frame.captured as usize).and_then(|end| self.data.get(start..end)).unwrap_or_default()
     }
 
+    /// Bytes of this batch's data; none where there are not as many.
+    #[inline]
+    pub(crate) fn at(&self, start: usize, length: usize) -> &[u8] {
+        self.data.get(start..).and_then(|rest| rest.get(..length)).unwrap_or_default()
+    }
+
     /// Forgets the frames and keeps the memory.
     pub fn clear(&mut self) {
         self.frames.clear();

@@ -87,7 +87,7 @@ impl FlowKey {
             high_port: high.1,
             transport: packet.transport,
             ip_version: packet.ip_version,
-            scope: mode.scope(packet.vlans, packet.path),
+            scope: if mode == KeyMode::FiveTuple { 0 } else { mode.scope(packet.vlans, packet.path) },
         };
         (key, from_low)
     }

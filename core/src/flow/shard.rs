@@ -325,14 +325,45 @@ impl Shard {
     }
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow was.
-    pub fn packet(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
-        if self.recent.has_seen(routed, payload) {
+    #[inline]
+    pub fn packet<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8], hint: Option<u32>) {
+        if self.recent.has_seen(routed, &payload) {
             self.counters.duplicates[0] += 1;
             if self.limits.remove_duplicates {
                 self.counters.duplicates[1] += 1;
                 return;
             }
         }
+        if !hint.is_some_and(|slot| self.pass(slot, routed)) {
+            self.packet_in_full(routed, payload(), hint);
+        }
+    }
+
+    /// Counts a segment in which nothing is looked for, of a flow that goes on: most packets. False when it is another
+    /// packet, and nothing was done.
+    #[inline]
+    fn pass(&mut self, slot: u32, routed: &Routed) -> bool {
+        let packet = &routed.packet;
+        let Some(flow) = self.table.at(slot, &routed.key) else { return false };
+        let own = direction(flow, routed);
+        let is_idle = routed.now.wrapping_sub(flow.seen) as u64 > SHORTEST_TIMEOUT as u64;
+        let ends = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) != 0;
+        if is_idle || ends || packet.fragment.is_some() || flow.closing() != 0 || flow.tracked.is_some() {
+            return false;
+        }
+        let Track::Stream(segments) = &flow.track else { return false };
+        if packet.payload_length > 0 && segments.looked[own & 1] <= SEGMENTS_LOOKED_AT || segments.resync.is_some() {
+            return false;
+        }
+        self.counters.packets += 1;
+        flow.count(own, 1, u64::from(packet.ip_length));
+        flow.end = flow.end.max(routed.time);
+        flow.seen = routed.now;
+        true
+    }
+
+    /// A packet, whatever it is.
+    fn packet_in_full(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
         match routed.packet.fragment {
             None => {
                 let Some(slot) = self.slot(routed, hint) else { return self.refuse() };

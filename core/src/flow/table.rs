@@ -309,13 +309,26 @@ impl Table {
     /// Whether the flow of a key is in this slot.
     #[inline]
     pub fn is_at(&self, slot: u32, key: &FlowKey) -> bool {
-        self.flows.get(slot as usize).is_some_and(|flow| {
-            flow.low == key.low
-                && flow.high == key.high
-                && (flow.low_port, flow.high_port, flow.kind) == (key.low_port, key.high_port, kind(key))
-                && flow.first_number != 0
-                && (self.mode == KeyMode::FiveTuple || self.scope(flow) == key.scope)
-        })
+        self.flows.get(slot as usize).is_some_and(|flow| self.is_of(flow, key))
+    }
+
+    /// The flow of a key, if it is in this slot.
+    #[inline]
+    pub fn at(&mut self, slot: u32, key: &FlowKey) -> Option<&mut Flow> {
+        let is_it = self.is_at(slot, key);
+        self.flows.get_mut(slot as usize).filter(|_| is_it)
+    }
+
+    /// A slot that is free has no key: its kind is 0.
+    #[inline]
+    fn is_of(&self, flow: &Flow, key: &FlowKey) -> bool {
+        let word = |address: &[u8; 16]| u128::from_ne_bytes(*address);
+        let addresses = (word(&flow.low) ^ word(&key.low)) | (word(&flow.high) ^ word(&key.high));
+        let ports = (flow.low_port ^ key.low_port) | (flow.high_port ^ key.high_port);
+        addresses == 0
+            && ports == 0
+            && flow.kind == kind(key)
+            && (self.mode == KeyMode::FiveTuple || self.scope(flow) == key.scope)
     }
 
     fn scope(&self, flow: &Flow) -> u32 {
@@ -412,9 +425,8 @@ impl Table {
         let flow = &mut self.flows[slot as usize];
         self.layers.release(flow.layers);
         flow.first_number = 0;
-        if flow.is_stream() {
-            flow.track = Track::NONE;
-        }
+        flow.kind = 0;
+        flow.track = Track::NONE;
         flow.tracked.take()
     }
 
