@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::bpf::Filter;
-use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
+use crate::capture::{self, CaptureError, FrameBatch, FrameRef, LinkType, Reason, Source};
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
@@ -750,15 +750,16 @@ impl Engine {
         batch.packets.clear();
         batch.ticks.clear();
         let is_filtered = !self.settings.filter.0.is_empty();
-        for frame in batch.frames.frames().get(range).unwrap_or_default() {
+        let frames = batch.frames.frames().get(range).unwrap_or_default();
+        self.counters.frames += frames.len() as u64;
+        // What a record claims beyond any frame there is stays out of the sum.
+        let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
+        self.counters.bytes += frames.iter().map(octets).sum::<u64>();
+        for of_one_link in frames.chunk_by(|one, other| one.linktype == other.linktype) {
+            self.count_link_type(of_one_link);
+        }
+        for frame in frames {
             self.number += 1;
-            self.counters.frames += 1;
-            // What a record claims beyond any frame there is stays out of the sum.
-            self.counters.bytes += u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
-            match self.link_types.first_mut() {
-                Some((link, count)) if *link == frame.linktype => *count += 1,
-                _ => self.count_link_type(frame.linktype),
-            }
             let bytes = batch.frames.bytes(frame);
             if is_filtered
                 && self.settings.filter.program(frame.linktype).is_some_and(|asked| !asked.accepts(bytes, frame.original))
@@ -775,9 +776,7 @@ impl Engine {
             let hash = match decode::decode(bytes, frame.original, frame.linktype, peel, &mut routed.packet) {
                 // A later fragment has no ports; its addresses choose the shard, as always.
                 Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    (routed.key, routed.from_low) = FlowKey::of(&routed.packet, self.settings.key_mode);
-                    routed.pair = routed.key.pair_hash(SEED);
-                    routed.hash = routed.key.hash(routed.pair);
+                    routed.route(self.settings.key_mode);
                     arrived.shard = FlowKey::shard(routed.pair) as u32;
                     Some(routed.hash)
                 }
@@ -826,10 +825,12 @@ impl Engine {
         ticks.push(Tick { number: self.number, now, review });
     }
 
-    fn count_link_type(&mut self, link: LinkType) {
+    /// Counts frames of one link type.
+    fn count_link_type(&mut self, frames: &[FrameRef]) {
+        let Some(link) = frames.first().map(|frame| frame.linktype) else { return };
         match self.link_types.iter_mut().find(|(known, _)| *known == link) {
-            Some((_, count)) => *count += 1,
-            None => self.link_types.push((link, 1)),
+            Some((_, count)) => *count += frames.len() as u64,
+            None => self.link_types.push((link, frames.len() as u64)),
         }
     }
 

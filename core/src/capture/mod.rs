@@ -32,7 +32,7 @@ pub use linktype::LinkType;
 
 /// How much is asked of the operating system at once. Larger blocks fall out of the second-level cache before
 /// their frames are looked at, smaller ones cost more system calls.
-pub(crate) const BLOCK: usize = 1 << 20;
+pub(crate) const BLOCK: usize = 1 << 18;
 
 /// The longest captured length that is believed without the file's snaplen asking for more: libpcap's
 /// MAXIMUM_SNAPLEN. A longer record is far more often a damaged length than a frame.

@@ -30,7 +30,7 @@ pub struct Index {
 
 impl Index {
     /// The slot of a hash for which `is_it` holds.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let mask = self.entries.len().wrapping_sub(1);
         let mut at = hash as usize & mask;

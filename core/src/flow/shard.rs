@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{FlowKey, KeyMode};
+use super::key::{self, FlowKey, KeyMode};
 use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
-use super::hash::{SEED, mix};
+use super::hash::mix;
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
 use super::wheel::Links;
@@ -115,9 +115,9 @@ impl ShardCounters {
 pub struct Routed {
     /// What was decoded.
     pub packet: Packet,
-    /// Its flow key.
-    pub key: FlowKey,
-    /// Hash of the key.
+    /// Of the flow's key, what is not in the packet: see [`KeyMode`].
+    pub scope: u32,
+    /// Hash of the flow's key.
     pub hash: u64,
     /// Hash of the host pair.
     pub pair: u64,
@@ -129,6 +129,21 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
+}
+
+impl Routed {
+    /// Sets what follows from the packet.
+    #[inline]
+    pub fn route(&mut self, mode: KeyMode) {
+        let packet = &self.packet;
+        self.scope = if mode == KeyMode::FiveTuple { 0 } else { mode.scope(packet.vlans, packet.path) };
+        (self.pair, self.hash, self.from_low) = key::hashes(packet, self.scope);
+    }
+
+    /// The key of its flow.
+    pub fn key(&self) -> FlowKey {
+        FlowKey::of(&self.packet, self.scope).0
+    }
 }
 
 /// What a packet added to its flow's counts.
@@ -321,7 +336,7 @@ impl Shard {
 
     /// The slot of a packet's flow now, a hint for [`Self::packet`].
     pub fn find(&self, routed: &Routed) -> Option<u32> {
-        self.table.find(routed.hash, &routed.key)
+        self.table.find(routed)
     }
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow was.
@@ -344,7 +359,7 @@ impl Shard {
     #[inline]
     fn pass(&mut self, slot: u32, routed: &Routed) -> bool {
         let packet = &routed.packet;
-        let Some(flow) = self.table.at(slot, &routed.key) else { return false };
+        let Some(flow) = self.table.at(slot, routed) else { return false };
         let own = direction(flow, routed);
         let is_idle = routed.now.wrapping_sub(flow.seen) as u64 > SHORTEST_TIMEOUT as u64;
         let ends = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) != 0;
@@ -426,7 +441,7 @@ impl Shard {
         let number = message.first.number;
         let mut routed = Routed { number: by.number, now: by.now, ..message.first };
         routed.packet.payload_captured = message.payload.len() as u32;
-        if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+        if let Some(slot) = self.table.find(&routed) {
             self.look(slot, &routed, &message.payload, number, counted);
         }
     }
@@ -435,7 +450,7 @@ impl Shard {
     fn look_at_given_up(&mut self, given_up: Vec<Message>, number: u64, now: i64) {
         for message in given_up {
             let routed = Routed { number, now, ..message.first };
-            if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+            if let Some(slot) = self.table.find(&routed) {
                 self.look(slot, &routed, &message.payload, message.first.number, Counted::default());
             }
         }
@@ -553,8 +568,8 @@ impl Shard {
 
     /// The slot of a packet's flow, which begins where there is none.
     fn slot(&mut self, routed: &Routed, hint: Option<u32>) -> Option<u32> {
-        let hint = hint.filter(|&slot| self.table.is_at(slot, &routed.key));
-        if let Some(slot) = hint.or_else(|| self.table.find(routed.hash, &routed.key)) {
+        let hint = hint.filter(|&slot| self.table.is_at(slot, routed));
+        if let Some(slot) = hint.or_else(|| self.table.find(routed)) {
             let flow = self.table.flow(slot);
             if flow.closing() == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
                 return Some(slot);
@@ -574,13 +589,7 @@ impl Shard {
             self.counters.evicted_undecided += 1;
             self.end(victim, routed.number, routed.now, EndReason::LackOfResources);
         }
-        let layers = (routed.packet.vlans, routed.packet.path);
-        let slot = self.table.insert(routed.hash, &routed.key, layers, routed.from_low)?;
-        let flow = self.table.flow_mut(slot);
-        flow.first_number = routed.number;
-        flow.start = routed.time;
-        flow.end = routed.time;
-        flow.seen = routed.now;
+        let slot = self.table.insert(routed)?;
         self.counters.created += 1;
         self.counters.active[Pool::Undecided as usize] += 1;
         Some(slot)
@@ -766,7 +775,7 @@ impl Shard {
         self.push_report(slot, Report::Ended, number, now, Some(reason));
         self.counters.active[self.table.flow(slot).pool() as usize] -= 1;
         if self.table.flow(slot).tracked.is_some() {
-            let pair = self.table.key(slot).pair_hash(SEED);
+            let pair = self.table.key(slot).pair_hash();
             if let Some(members) = self.pairs.get_mut(&pair) {
                 members.slots.retain(|&member| member != slot);
                 if members.slots.is_empty() {
@@ -809,7 +818,7 @@ impl Shard {
 
 /// 63 bits that name a flow: the capture, the key and the number of its first packet.
 fn flow_id(chain: u64, key: &FlowKey, first_number: u64) -> u64 {
-    mix(mix(chain, key.hash(key.pair_hash(SEED))), first_number) >> 1
+    mix(mix(chain, key.hash(key.pair_hash())), first_number) >> 1
 }
 
 /// When a flow ends if nothing comes: idle timeouts by what is known of it.

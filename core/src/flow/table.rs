@@ -4,12 +4,12 @@
 //! The rule a reader would get wrong: whether an undecided flow is over is for its next packet to say, by its deadline; it
 //! may lie here for some time after that.
 
-use super::hash::SEED;
 use super::index::{self, Index};
 use super::layers::{Layers, LayersId};
 use super::wheel::{Linked, Links, Wheel};
 use super::{FlowKey, KeyMode};
-use crate::decode::{Path, Transport, Vlans};
+use super::shard::Routed;
+use crate::decode::{Packet, Path, Transport, Vlans};
 use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
 
 /// Which bound a flow counts against.
@@ -193,8 +193,8 @@ impl Linked for Flow {
 }
 
 #[inline]
-fn kind(key: &FlowKey) -> u8 {
-    key.transport as u8 | if key.ip_version == 4 { 0 } else { 0x80 }
+fn kind(packet: &Packet) -> u8 {
+    packet.transport as u8 | u8::from(packet.ip_version != 4) << 7
 }
 
 impl Flow {
@@ -300,35 +300,36 @@ impl Table {
         }
     }
 
-    /// The slot of a key.
+    /// The slot of a packet's flow.
     #[inline]
-    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<u32> {
-        self.index.find(hash, |slot| self.is_at(slot, key))
+    pub fn find(&self, routed: &Routed) -> Option<u32> {
+        self.index.find(routed.hash, |slot| self.is_at(slot, routed))
     }
 
-    /// Whether the flow of a key is in this slot.
+    /// Whether a packet's flow is in this slot.
     #[inline]
-    pub fn is_at(&self, slot: u32, key: &FlowKey) -> bool {
-        self.flows.get(slot as usize).is_some_and(|flow| self.is_of(flow, key))
+    pub fn is_at(&self, slot: u32, routed: &Routed) -> bool {
+        self.flows.get(slot as usize).is_some_and(|flow| self.is_of(flow, routed))
     }
 
-    /// The flow of a key, if it is in this slot.
+    /// A packet's flow, if it is in this slot.
     #[inline]
-    pub fn at(&mut self, slot: u32, key: &FlowKey) -> Option<&mut Flow> {
-        let is_it = self.is_at(slot, key);
+    pub fn at(&mut self, slot: u32, routed: &Routed) -> Option<&mut Flow> {
+        let is_it = self.is_at(slot, routed);
         self.flows.get_mut(slot as usize).filter(|_| is_it)
     }
 
     /// A slot that is free has no key: its kind is 0.
     #[inline]
-    fn is_of(&self, flow: &Flow, key: &FlowKey) -> bool {
+    fn is_of(&self, flow: &Flow, routed: &Routed) -> bool {
+        let packet = &routed.packet;
+        let source = (&packet.source, packet.source_port);
+        let destination = (&packet.destination, packet.destination_port);
+        let (low, high) = if routed.from_low { (source, destination) } else { (destination, source) };
         let word = |address: &[u8; 16]| u128::from_ne_bytes(*address);
-        let addresses = (word(&flow.low) ^ word(&key.low)) | (word(&flow.high) ^ word(&key.high));
-        let ports = (flow.low_port ^ key.low_port) | (flow.high_port ^ key.high_port);
-        addresses == 0
-            && ports == 0
-            && flow.kind == kind(key)
-            && (self.mode == KeyMode::FiveTuple || self.scope(flow) == key.scope)
+        let addresses = (word(&flow.low) ^ word(low.0)) | (word(&flow.high) ^ word(high.0));
+        let others = (flow.low_port ^ low.1) | (flow.high_port ^ high.1) | u16::from(flow.kind ^ kind(packet));
+        addresses == 0 && others == 0 && (self.mode == KeyMode::FiveTuple || self.scope(flow) == routed.scope)
     }
 
     fn scope(&self, flow: &Flow) -> u32 {
@@ -381,7 +382,7 @@ impl Table {
     }
 
     /// Adds a flow, undecided and without packets. `None` when no more can be told apart.
-    pub fn insert(&mut self, hash: u64, key: &FlowKey, layers: (Vlans, Path), from_low: bool) -> Option<u32> {
+    pub fn insert(&mut self, routed: &Routed) -> Option<u32> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.flows.len() < index::MOST_SLOTS => {
@@ -390,26 +391,28 @@ impl Table {
             }
             None => return None,
         };
-        let layers = self.layers.keep(layers.0, layers.1);
+        let packet = &routed.packet;
+        let key = routed.key();
+        let layers = self.layers.keep(packet.vlans, packet.path);
         self.flows[slot as usize] = Flow {
             low: key.low,
             high: key.high,
             low_port: key.low_port,
             high_port: key.high_port,
-            kind: kind(key),
-            state: if from_low { FIRST_IS_LOW } else { 0 },
+            kind: kind(packet),
+            state: if routed.from_low { FIRST_IS_LOW } else { 0 },
             layers,
-            seen: 0,
+            seen: routed.now,
             packets: [0; 2],
             tracked: None,
             bytes: [0; 2],
-            end: 0,
-            start: 0,
-            first_number: 0,
+            end: routed.time,
+            start: routed.time,
+            first_number: routed.number,
             track: if key.transport == Transport::Tcp { Track::Stream(Segments::default()) } else { Track::NONE },
         };
         let mut index = std::mem::take(&mut self.index);
-        index.insert(hash, slot, |slot| hash_of(&self.key(slot)));
+        index.insert(routed.hash, slot, |slot| hash_of(&self.key(slot)));
         self.index = index;
         Some(slot)
     }
@@ -501,7 +504,7 @@ impl Table {
 }
 
 fn hash_of(key: &FlowKey) -> u64 {
-    key.hash(key.pair_hash(SEED))
+    key.hash(key.pair_hash())
 }
 
 #[cfg(test)]
