@@ -19,7 +19,9 @@ use crate::capture::{self, CaptureError, FrameBatch, FrameRef, LinkType, Reason,
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
-use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SEED, SHARDS, Shard, ShardCounters, hash_bytes, mix};
+use crate::flow::{
+    FlowKey, FlowReport, KeyMode, Limits, PacketClock, SEED, SHARDS, Shard, ShardCounters, hash_bytes, mix,
+};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
@@ -711,7 +713,6 @@ impl Engine {
                 ("flows.evicted.undecided", shards.evicted_undecided),
                 ("flows.evicted.attempt", shards.evicted_attempts),
                 ("flows.unreported", shards.unreported),
-                ("refused", shards.refused),
                 ("l2tp.clear", shards.clear_l2tp),
                 ("duplicates", shards.duplicates[0]),
                 ("ignored.duplicate", shards.duplicates[1]),
@@ -726,6 +727,9 @@ impl Engine {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
+        if shards.refused > 0 {
+            stats.push(("refused".to_owned(), shards.refused));
+        }
         if !self.settings.filter.0.is_empty() {
             stats.push(("ignored.filtered".to_owned(), counters.filtered));
         }
@@ -762,7 +766,11 @@ impl Engine {
             self.number += 1;
             let bytes = batch.frames.bytes(frame);
             if is_filtered
-                && self.settings.filter.program(frame.linktype).is_some_and(|asked| !asked.accepts(bytes, frame.original))
+                && self
+                    .settings
+                    .filter
+                    .program(frame.linktype)
+                    .is_some_and(|asked| !asked.accepts(bytes, frame.original))
             {
                 self.counters.filtered += 1;
                 continue;

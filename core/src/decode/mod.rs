@@ -523,9 +523,7 @@ fn plain(bytes: &[u8], packet: &mut Packet) -> Option<Decoded> {
                 return None;
             }
             let address = |at: usize| {
-                let mut address = [0; 16];
-                address[..4].copy_from_slice(&header[at..at + 4]);
-                address
+                u128::from(u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
             };
             (usize::from(word(2)), word(4), header[9], address(12), address(16), ip + 20, rest)
         }
@@ -535,11 +533,7 @@ fn plain(bytes: &[u8], packet: &mut Packet) -> Option<Decoded> {
             if header[0] >> 4 != 6 || length == 0 {
                 return None;
             }
-            let address = |at: usize| {
-                let mut address = [0; 16];
-                address.copy_from_slice(&header[at..at + 16]);
-                address
-            };
+            let address = |at: usize| header[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
             (40 + length, 0, header[6], address(8), address(24), ip + 40, rest)
         }
         _ => return None,
@@ -570,8 +564,9 @@ fn plain(bytes: &[u8], packet: &mut Packet) -> Option<Decoded> {
     };
     let length = end.saturating_sub(start);
     *packet = Packet {
-        source,
-        destination,
+        // Written as whole words, as they are read again soon: a processor waits for bytes that were written in parts.
+        source: source.to_le_bytes(),
+        destination: destination.to_le_bytes(),
         ip_version: if kind == 0x0800 { 4 } else { 6 },
         transport: protocol,
         source_port,

@@ -50,7 +50,8 @@ impl Index {
     pub fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
         // At most three quarters full.
         if (self.used + 1) * 4 > self.entries.len() * 3 {
-            let slots: Vec<u32> = self.entries.iter().filter(|&&entry| entry != FREE).map(|entry| entry & SLOTS).collect();
+            let slots: Vec<u32> =
+                self.entries.iter().filter(|&&entry| entry != FREE).map(|entry| entry & SLOTS).collect();
             self.entries.clear();
             self.entries.resize((slots.len() * 2).next_power_of_two().max(SMALLEST), FREE);
             for slot in slots {

@@ -61,10 +61,8 @@ fn pair_hash(low: &[u8; 16], high: &[u8; 16], ip_version: u8) -> u64 {
 
 #[inline]
 fn hash(pair: u64, scope: u32, (low_port, high_port): (u16, u16), transport: Transport, ip_version: u8) -> u64 {
-    let ports = u64::from(low_port) << 48
-        | u64::from(high_port) << 32
-        | (transport as u64) << 8
-        | u64::from(ip_version);
+    let ports =
+        u64::from(low_port) << 48 | u64::from(high_port) << 32 | (transport as u64) << 8 | u64::from(ip_version);
     mix(pair ^ u64::from(scope) << 16, ports)
 }
 

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::key::{self, FlowKey, KeyMode};
 use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
+use super::key::{self, FlowKey, KeyMode};
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
 use super::wheel::Links;

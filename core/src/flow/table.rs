@@ -6,9 +6,9 @@
 
 use super::index::{self, Index};
 use super::layers::{Layers, LayersId};
+use super::shard::Routed;
 use super::wheel::{Linked, Links, Wheel};
 use super::{FlowKey, KeyMode};
-use super::shard::Routed;
 use crate::decode::{Packet, Path, Transport, Vlans};
 use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
 
