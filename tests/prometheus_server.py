@@ -98,22 +98,24 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def compressed(rules: Path, place: Path) -> Path:
+def compressed(
+    rules: Path, place: Path, by: float = 300, at_least_s: float = 3, at_most_s: float = 10
+) -> Path:
     """A copy of a rule file in `place` for which time passes faster; nothing else of it changes."""
     copy = place / rules.name
-    copy.write_text(shortened(rules.read_text()))
+    copy.write_text(shortened(rules.read_text(), by, at_least_s, at_most_s))
     return copy
 
 
-def shortened(text: str) -> str:
-    """With each duration (`for`, windows, offsets) divided by 300, and kept between 3 and 10 seconds.
+def shortened(text: str, by: float = 300, at_least_s: float = 3, at_most_s: float = 10) -> str:
+    """With each duration (`for`, windows, offsets) divided by `by`, and kept between two bounds.
 
-    5m become 3 s, in which there are six scrapes, and an hour or a day 10 s, for which a test can wait.
+    By default 5m become 3 s, in which there are six scrapes, and an hour or a day 10 s, for which a test can wait.
     """
 
     def shorter(found: re.Match[str]) -> str:
-        milliseconds = int(found["number"]) * _UNITS[found["unit"]] // 300
-        return f"{found['before']}{min(max(milliseconds, 3_000), 10_000)}ms"
+        milliseconds = int(int(found["number"]) * _UNITS[found["unit"]] / by)
+        return f"{found['before']}{int(min(max(milliseconds, at_least_s * 1000), at_most_s * 1000))}ms"
 
     return _DURATION.sub(shorter, text)
 

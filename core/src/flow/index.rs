@@ -141,7 +141,7 @@ mod tests {
             steps in proptest::collection::vec((0_u32..80, 0_u8..4), 1..400),
             places in 1_u64..90,
         ) {
-            let hash = |slot: u32| u64::from(slot % 7) << 60 | u64::from(slot) % places * 13;
+            let hash = |slot: u32| (u64::from(slot % 7) << 60) | (u64::from(slot) % places * 13);
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
             for (slot, step) in steps {
                 match step {
