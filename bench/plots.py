@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.results import COLUMNS, Result, Row
+from bench.results import Result, Row
 
 NAMES = ("flows.svg", "sizes.svg")
 STYLES = {
@@ -11,7 +11,6 @@ STYLES = {
     "floor": ("floor: reads and counts by five-tuple", "#555555", "s"),
     "ndpiReader": ("ndpiReader", "#b3471d", "^"),
     "nfstream": ("nfstream", "#7a3b8f", "v"),
-    "dpkt": ("dpkt and a dict", "#4b7a2f", "D"),
 }
 
 
@@ -52,19 +51,18 @@ def _one(
     # Text stays text, and the same figures give the same file.
     with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-        for column in ("ours", *COLUMNS):
+        for column, (label, color, marker) in STYLES.items():
             points = [
                 (row.detail[by], shown(row.ours if column == "ours" else row.others[column]))
                 for row in rows
                 if column == "ours" or column in row.others
             ]
             if points:
-                label, color, marker = STYLES[column]
                 axes.plot(*zip(*points, strict=True), label=label, color=color, marker=marker, markersize=4)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([row.detail[by] for row in rows])
-        plain = FuncFormatter(lambda value, _: f"{value:,g}")
+        plain = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(plain)
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))

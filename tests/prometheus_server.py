@@ -110,7 +110,7 @@ def compressed(
 def shortened(text: str, by: float = 300, at_least_s: float = 3, at_most_s: float = 10) -> str:
     """With each duration (`for`, windows, offsets) divided by `by`, and kept between two bounds.
 
-    By default 5m become 3 s, in which there are six scrapes, and an hour or a day 10 s, for which a test can wait.
+    By default 5m become 3 s, in which there are six scrapes, and a day 10 s, for which a test can wait.
     """
 
     def shorter(found: re.Match[str]) -> str:
