@@ -1,6 +1,6 @@
 """The dashboard of `deploy/grafana/`: that it can be imported, and that each panel says what it shows.
 
-What it asks is not asked of a Prometheus here.
+What it asks Prometheus is asked in `test_alerts_fire`, where sensors run.
 """
 
 import re
