@@ -5,7 +5,6 @@ from pathlib import Path
 
 from bench.results import Result, Row
 
-NAMES = ("flows.svg", "sizes.svg")
 STYLES = {
     "ours": ("vpn-classifier", "#0b5fa5", "o"),
     "floor": ("floor: reads and counts by five-tuple", "#555555", "s"),
@@ -17,7 +16,7 @@ STYLES = {
 def draw(result: Result, name: str, directory: Path) -> None:
     """Both plots; `name` is the result's, and stands in their metadata."""
     _one(
-        directory / NAMES[0],
+        directory / "flows.svg",
         f"Result {name}",
         result.of("flows"),
         "flows",
@@ -25,7 +24,7 @@ def draw(result: Result, name: str, directory: Path) -> None:
         ("flows in the mix", "CPU ns per packet (less is better)"),
     )
     _one(
-        directory / NAMES[1],
+        directory / "sizes.svg",
         f"Result {name}",
         result.of("sizes"),
         "octets",

@@ -11,7 +11,9 @@ import pytest
 from bench.instructions import FIGURES, PAGE, compare, parse
 from bench.measure import BenchError, between, run
 from bench.peers import lean
-from bench.results import README, RESULTS, Limit, Result, Row, load, newest, save, tables
+from bench.plots import draw
+from bench.results import PLOTS, README, RESULTS, Limit, Result, Row, load, newest, save, tables
+from bench.results import shown as shown_of
 
 KEPT = sorted(RESULTS.glob("*.jsonl"))
 
@@ -24,10 +26,29 @@ def test_the_readme_shows_the_newest_result() -> None:
         assert "No run has been kept yet" in shown
         assert ".svg" not in page
         return
-    assert tables(load(kept)) in shown, "run python -m bench --render"
-    assert f"results/{kept.name}" in shown
-    for plot in re.findall(r"\((results/\w+\.svg)\)", page):
-        assert f"Result {kept.name}" in (README.parent / plot).read_text(encoding="utf-8"), plot
+    assert shown_of(load(kept), kept.name) in shown, "run python -m bench --render"
+    for plot in PLOTS:
+        assert f"Result {kept.name}" in (RESULTS / plot).read_text(encoding="utf-8"), plot
+
+
+def test_plots_have_a_line_for_each_program_that_was_measured(tmp_path: Path) -> None:
+    rows = [
+        Row(section, f"{at}", "ns", at / 10, {"floor": at / 20, "ndpiReader": at}, (), {by: at})
+        for section, by in (("flows", "flows"), ("sizes", "octets"))
+        for at in (50.0, 1_000.0, 1_500.0)
+    ]
+    draw(Result({}, rows), "one.jsonl", tmp_path)
+    for plot in PLOTS:
+        text = (tmp_path / plot).read_text(encoding="utf-8")
+        assert "Result one.jsonl" in text
+        assert "vpn-classifier" in text
+        assert "floor: reads" in text
+        assert "ndpiReader" in text
+        assert "nfstream" not in text
+        assert "1,500" in text
+    first = (tmp_path / "flows.svg").read_bytes()
+    draw(Result({}, rows), "one.jsonl", tmp_path)
+    assert (tmp_path / "flows.svg").read_bytes() == first
 
 
 def test_a_result_says_what_it_was_measured_on_and_nothing_of_the_host() -> None:
