@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::bpf::Filter;
-use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
+use crate::capture::{self, CaptureError, FrameBatch, InterfaceCounters, LinkType, Reason, Source};
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
@@ -614,6 +614,11 @@ impl Engine {
     /// Link types of the current capture, with the frames of each.
     pub fn link_types(&self) -> &[(LinkType, u64)] {
         &self.link_types
+    }
+
+    /// What each interface counts, of this moment; nothing of captures in files.
+    pub fn interfaces(&mut self) -> Vec<InterfaceCounters> {
+        self.source.as_mut().map(|source| source.interfaces()).unwrap_or_default()
     }
 
     /// All counters by name. They balance: frames are decoded, undecoded or ignored; decoded ones are packets of flows,

@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::capture::bpf::{Filter, Instruction, Program};
-use crate::capture::{self, LinkType, af_packet};
-use crate::decode::{self, EncapLayer, Peel, PeelMode, Transport};
+use crate::capture::{self, InterfaceCounters, LinkType, af_packet};
+use crate::decode::{self, DecodeError, EncapLayer, NoFlow, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
@@ -310,6 +310,29 @@ impl From<Vec<FlowReport>> for FlowBatch {
     }
 }
 
+/// What one interface counts.
+#[pyclass(frozen, get_all, module = "classifier._core")]
+struct Interface {
+    name: String,
+    received: u64,
+    delivered: u64,
+    dropped: u64,
+    outgoing: u64,
+    freezes: u64,
+    downs: u64,
+    up: bool,
+    ring_bytes: u64,
+    lag_ns: u64,
+}
+
+impl From<InterfaceCounters> for Interface {
+    fn from(counters: InterfaceCounters) -> Self {
+        let InterfaceCounters { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag } =
+            counters;
+        Self { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag_ns: lag }
+    }
+}
+
 /// Replays captures, one after the other.
 #[pyclass(frozen, module = "classifier._core")]
 struct Engine(Mutex<State>);
@@ -509,6 +532,10 @@ impl Engine {
         })
     }
 
+    fn interfaces(&self, py: Python<'_>) -> Vec<Interface> {
+        self.with(py, |state| state.engine.interfaces().into_iter().map(Interface::from).collect())
+    }
+
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.with(py, |state| state.engine.stats()).into_py_dict(py)
     }
@@ -527,6 +554,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("REPORTS", names(Report::ALL.map(Report::name).to_vec())?)?;
     module.add("END_REASONS", names(EndReason::ALL.map(EndReason::name).to_vec())?)?;
     module.add("LAYERS", names(EncapLayer::ALL.iter().map(|layer| layer.name()).collect())?)?;
+    let undecoded: Vec<_> = (0..DecodeError::KINDS).map(DecodeError::kind_name).collect();
+    module.add("UNDECODED", PyTuple::new(py, undecoded)?)?;
+    module.add("NO_FLOW", names(NoFlow::NAMES.iter().filter_map(|name| name.strip_prefix("no_flow.")).collect())?)?;
     module.add("RULED_OUT", names(LookAlike::ALL.iter().map(|look_alike| look_alike.name()).collect())?)?;
     let kinds =
         fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;
@@ -534,5 +564,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CaptureError", py.get_type::<CaptureError>())?;
     module.add_class::<EvidenceKind>()?;
     module.add_class::<FlowBatch>()?;
+    module.add_class::<Interface>()?;
     module.add_class::<Engine>()
 }

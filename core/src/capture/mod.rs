@@ -136,6 +136,11 @@ pub trait Source: Send {
         None
     }
 
+    /// What each interface of a live capture counts, the kernel's numbers of this moment; nothing for a file.
+    fn interfaces(&mut self) -> Vec<InterfaceCounters> {
+        Vec::new()
+    }
+
     /// Asks for the end; whether frames that have arrived already are still to come, until `fill` gives `Ok(false)`.
     fn stop(&mut self) -> bool {
         false
@@ -158,6 +163,31 @@ pub struct LiveCounters {
     pub downs: u64,
     /// Interfaces that are down or gone now.
     pub down: u64,
+}
+
+/// Counters of one interface. Frames received are delivered, ignored as outgoing, dropped, or still in a ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    /// Its name.
+    pub name: String,
+    /// Frames that the kernel had for us, dropped ones included.
+    pub received: u64,
+    /// Frames taken out of its ring and handed on.
+    pub delivered: u64,
+    /// Frames for which its ring had no room.
+    pub dropped: u64,
+    /// Frames that this host sent itself: not handed on.
+    pub outgoing: u64,
+    /// How often its ring became full.
+    pub freezes: u64,
+    /// How often it went down or away.
+    pub downs: u64,
+    /// It is there, and up.
+    pub up: bool,
+    /// Size of its ring.
+    pub ring_bytes: u64,
+    /// Nanoseconds that a frame had waited in the ring when it was taken: the longest of the last second or two.
+    pub lag: u64,
 }
 
 /// Why a capture could not be read, or not any further.
