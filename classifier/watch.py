@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from classifier import _core
@@ -23,7 +23,7 @@ from classifier.pipeline import Replay, Reporter, Settings
 from classifier.policy import Policy
 from classifier.register import Register
 
-__all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
+__all__ = ["Capture", "LossLog", "Watch", "WatchError"]
 
 _LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
 _SAY_EVERY_S: Final = 10
@@ -106,10 +106,13 @@ class Watch(Replay):
         """What judges the flows now: the first line of a file that is begun while the run goes on."""
         return stats_event(time.time_ns(), self._settings.sensor, "started", self._stats())
 
-    def losses(self) -> Losses:
-        """What is lost, so far."""
-        counters = self._engine.stats()
-        return Losses(counters.get("kernel.dropped", 0), counters.get("interfaces.down", 0))
+    def dropped(self) -> int:
+        """Frames for which a ring had no room, so far."""
+        return self._engine.stats().get("kernel.dropped", 0)
+
+    def listens(self) -> set[str]:
+        """The interfaces that frames are taken from: those that are there, and up."""
+        return {interface.name for interface in self._engine.interfaces() if interface.up}
 
     def _is_kept(self, event: Event | VpnLine) -> bool:
         if not isinstance(event, VpnLine):
@@ -135,23 +138,13 @@ class Watch(Replay):
         return {"events.left_out": self._left_out}
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What a run on interfaces does not see."""
-
-    dropped: int = 0
-    """Frames for which a ring had no room."""
-    down: int = 0
-    """Interfaces that are down or gone."""
-
-
 class LossLog:
-    """Says what is lost: interfaces when they go and come back, packets every ten seconds at most."""
+    """Says what is lost: packets, every ten seconds at most."""
 
     def __init__(self, watch: Watch, say: Callable[[str], None]) -> None:
         self._watch = watch
         self._say = say
-        self._said = Losses()
+        self._said = 0
         self._look_at = self._say_at = 0.0
 
     def tick(self, *, last: bool = False) -> None:
@@ -160,15 +153,13 @@ class LossLog:
         if now < self._look_at and not last:
             return
         self._look_at = now + 1
-        losses = self._watch.losses()
-        if losses.down != self._said.down:
-            self._said = replace(self._said, down=losses.down)
-            self._say(f"interfaces down or gone: {losses.down}" if losses.down else "all interfaces are up")
-        dropped = losses.dropped - self._said.dropped
-        if dropped and (last or now >= self._say_at):
-            self._said = losses
+        dropped = self._watch.dropped()
+        if dropped > self._said and (last or now >= self._say_at):
+            self._say(
+                f"{dropped - self._said:,} packets unseen by the sensor: the ring was full (--ring-size)"
+            )
+            self._said = dropped
             self._say_at = now + _SAY_EVERY_S
-            self._say(f"{dropped:,} packets unseen by the sensor: the ring was full (--ring-size)")
 
 
 def _is_changed(line: VpnLine) -> bool:

@@ -309,14 +309,18 @@ def test_an_interface_goes_and_comes_back(laboratory: Laboratory, tmp_path: Path
     watch = laboratory.watch("-i", "tap0", "--keep", "all", "-o", str(written), stderr=errors)
     frames = frames_of("wg-plain-51820")
     send(laboratory, tmp_path, frames[:50], "gen0:tap0")
-    for number, change in enumerate(("set tap0 down", "delete tap0"), 1):
+    for number, (change, state) in enumerate((("set tap0 down", "down"), ("delete tap0", "gone")), 1):
         laboratory.run("ip", "link", *change.split())
-        until(_said(errors, "down or gone: 1", number), "down to be said")
-        if change == "delete tap0":
+        until(_said(errors, f"tap0 is {state}: waiting for it", 1), f"{state} to be said")
+        if state == "gone":
             laboratory.pair("tap0", "gen0")
         else:
             laboratory.run("ip", "link", "set", "tap0", "up")
-        until(_said(errors, "all interfaces are up", number), "up to be said")
+        until(_said(errors, "tap0 is up", number), "up to be said")
+    laboratory.run("ip", "link", "set", "gen0", "down")
+    until(_said(errors, "tap0 is no carrier", 1), "the other end's absence to be said")
+    laboratory.run("ip", "link", "set", "gen0", "up")
+    until(_said(errors, "tap0 is up", 3), "up to be said")
     send(laboratory, tmp_path, frames[50:], "gen0:tap0")
     assert stop(watch) == 0
     live = read(written)
@@ -386,6 +390,26 @@ def test_interfaces_are_listed_with_what_to_do(laboratory: Laboratory) -> None:
     assert rows["lo"] == ["down", "loopback"]
     assert rows["tap0"] == ["down", "ethernet"]
     assert rows["gen0"][:2] == ["no", "carrier"]
+
+
+SWITCH = """
+import sys
+from pyroute2.ethtool import Ethtool
+ethtool = Ethtool()
+features = ethtool.get_features(sys.argv[1])
+features.features["rx-gro"].enable = sys.argv[2] == "on"
+ethtool.set_features(sys.argv[1], features)
+"""
+
+
+@pytest.mark.parametrize("gro", ["on", "off"])
+def test_an_offload_is_said_with_the_command(laboratory: Laboratory, tmp_path: Path, gro: str) -> None:
+    laboratory.pair("tap0", "gen0")
+    laboratory.run(sys.executable, "-c", SWITCH, "tap0", gro)
+    errors, command = tmp_path / "watch.stderr", "ethtool -K tap0 gro off"
+    assert (command in laboratory.run(sys.executable, "-m", "classifier", "interfaces")) == (gro == "on")
+    assert stop(laboratory.watch("-i", "tap0", stderr=errors)) == 0
+    assert (f"for true lengths: {command}\n" in errors.read_text()) == (gro == "on")
 
 
 def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:

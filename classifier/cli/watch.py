@@ -171,7 +171,7 @@ def command(
 
 def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str], outgoing: bool) -> int:
     from classifier.events import VpnLine
-    from classifier.interfaces import advice
+    from classifier.interfaces import InterfaceLog, advice
     from classifier.reload import reload_text
     from classifier.sinks.jsonl import JsonLines
     from classifier.watch import LossLog
@@ -179,6 +179,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
     for line in advice(names, outgoing):
         say(line)
     losses = LossLog(watch, say)
+    states = InterfaceLog(names, outgoing, watch.listens, say)
     wanted: set[int] = set()
     handlers = {number: _setter(wanted, number) for number in (signal.SIGHUP, signal.SIGUSR2)}
     sink = JsonLines(output, append=True)
@@ -188,6 +189,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
             def on_poll() -> None:
                 sink.flush()
                 losses.tick()
+                states.tick()
                 if signal.SIGUSR2 in wanted:
                     wanted.discard(signal.SIGUSR2)
                     if output != "-":
