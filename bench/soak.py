@@ -21,13 +21,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.live import HERE, THERE, Bench, Sent, chosen, counters, wait_for
+from bench.live import FRAMES, HERE, THERE, Bench, Sent, chosen, counters, wait_for
 from bench.measure import ROOT
 from bench.namespace import Namespace, stop, text
 
 RATE = 30_000.0
 CYCLE_S = 300
-FRAMES_A_PASS = 200_000
 WARM_UP = 1 / 3
 MAX_GROWTH, MAX_GROWTH_MB = 0.01, 1.0
 FEWEST_SAMPLES = 30
@@ -73,8 +72,13 @@ class Soaked:
         return growth > max(MAX_GROWTH_MB, MAX_GROWTH * max(self.memory_mb))
 
 
-def soak(bench: Bench, rate: float) -> Soaked:
-    """One run with the settings that people have."""
+def passes(seconds: float, rate: float) -> int:
+    """After how many of them the first addresses come again: within the time that does not count."""
+    return max(1, round(min(CYCLE_S, 0.8 * WARM_UP * seconds) * rate / FRAMES))
+
+
+def soak(bench: Bench, rate: float, vary: int) -> Soaked:
+    """One run with the settings that people have; `vary` is the sender's."""
     events, errors = bench.place / "events.jsonl", bench.place / "watch.stderr"
     with errors.open("wb") as said:
         program = bench.namespace.start(
@@ -95,11 +99,8 @@ def soak(bench: Bench, rate: float) -> Soaked:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    # A short run has a short cycle: it must lie within the time that does not count.
-    cycle = min(CYCLE_S, 0.8 * WARM_UP * bench.seconds)
-    passes = max(1, round(cycle * rate / FRAMES_A_PASS))
     try:
-        sent = bench.send(rate, vary=passes)
+        sent = bench.send(rate, vary=vary)
     finally:
         done.set()
         sampler.join()
@@ -127,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, Namespace() as namespace:
         namespace.wire(HERE, THERE)
         bench = Bench(namespace, arguments.sender.resolve(), load, arguments.seconds, Path(place))
-        soaked = soak(bench, arguments.rate)
+        soaked = soak(bench, arguments.rate, passes(arguments.seconds, arguments.rate))
     sent, counted = soaked.sent, soaked.counters
     console.print(
         f"{name}: {sent.sent:,} packets in {sent.seconds:,.0f} s ({sent.rate:,.0f}/s), "

@@ -240,7 +240,7 @@ class Interface:
     def ring_bytes(self) -> int: ...
     @property
     def lag_ns(self) -> int:
-        """How long a frame had waited in the ring when it was taken: the longest of the last second or two."""
+        """How long a frame had waited in the ring when taken: the longest of the last second or two."""
 
 @final
 class Engine:

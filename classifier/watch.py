@@ -110,6 +110,14 @@ class Watch(Replay):
         """Frames for which a ring had no room, so far."""
         return self._engine.stats().get("kernel.dropped", 0)
 
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def counters(self) -> dict[str, int]:
+        """What the core counts, so far."""
+        return self._engine.stats()
+
     def listens(self) -> set[str]:
         """The interfaces that frames are taken from: those that are there, and up."""
         return {interface.name for interface in self._engine.interfaces() if interface.up}

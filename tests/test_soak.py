@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
-from laboratory import DEADLINE_S
 from pcap_cases import repository
+from sending import sender
 
 from bench.live import HERE, THERE, Bench
 from bench.loads import PCAP_HEADER, ethernet_frames
@@ -18,24 +16,6 @@ from bench.soak import Soaked, soak
 
 SECONDS, RATE = 5.0, 20_000.0
 MAX_MEMORY_MB = 200
-
-
-def sender() -> Path:
-    built = subprocess.run(
-        [
-            *("cargo", "build", "--locked", "--package", "vpn-classifier-bench", "--bin", "sender"),
-            *("--message-format", "json"),
-        ],
-        cwd=repository(),
-        capture_output=True,
-        text=True,
-        timeout=10 * DEADLINE_S,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    artifacts = map(json.loads, built.stdout.splitlines())
-    (program,) = (found["executable"] for found in artifacts if found.get("executable"))
-    return Path(program)
 
 
 def write_load(path: Path) -> int:
@@ -52,7 +32,7 @@ def test_counters_add_up_and_memory_is_bounded(tmp_path: Path) -> None:
     frames = write_load(tmp_path / "load.pcap")
     with Namespace() as namespace:
         namespace.wire(HERE, THERE)
-        soaked = soak(Bench(namespace, sender(), tmp_path / "load.pcap", SECONDS, tmp_path), RATE)
+        soaked = soak(Bench(namespace, sender(), tmp_path / "load.pcap", SECONDS, tmp_path), RATE, vary=0)
     assert soaked.faults() == []
     # Each pass has flows of its own: there were several, and each one's were found.
     passes = soaked.sent.sent // frames

@@ -172,6 +172,7 @@ def command(
 def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str], outgoing: bool) -> int:
     from classifier.events import VpnLine
     from classifier.interfaces import InterfaceLog, advice
+    from classifier.mirror import MirrorLog
     from classifier.reload import reload_text
     from classifier.sinks.jsonl import JsonLines
     from classifier.watch import LossLog
@@ -180,6 +181,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
         say(line)
     losses = LossLog(watch, say)
     states = InterfaceLog(names, outgoing, watch.listens, say)
+    mirror = MirrorLog(watch.counters, watch.settings, say)
     wanted: set[int] = set()
     handlers = {number: _setter(wanted, number) for number in (signal.SIGHUP, signal.SIGUSR2)}
     sink = JsonLines(output, append=True)
@@ -190,6 +192,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
                 sink.flush()
                 losses.tick()
                 states.tick()
+                mirror.tick()
                 if signal.SIGUSR2 in wanted:
                     wanted.discard(signal.SIGUSR2)
                     if output != "-":
@@ -216,6 +219,7 @@ def _watch(watch: Watch, reloader: Reloader | None, output: str, names: list[str
     finally:
         sink.close()
     losses.tick(last=True)
+    mirror.tick(last=True)
     for fault in watch.faults:
         say(str(fault))
     return FAILED if watch.faults else DONE

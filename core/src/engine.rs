@@ -19,6 +19,7 @@ use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
 use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Shard, ShardCounters, hash_bytes, mix};
+use crate::survey::{Survey, Surveyed};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
@@ -421,6 +422,8 @@ pub struct Engine {
     reviews: Vec<i64>,
     reviewed: usize,
     counters: Counters,
+    /// Of a live capture.
+    survey: Option<Survey>,
     link_types: Vec<(LinkType, u64)>,
     reports: Vec<FlowReport>,
     spare: Vec<Batch>,
@@ -449,6 +452,7 @@ impl Engine {
             reviews: Vec::new(),
             reviewed: 0,
             counters: Counters::default(),
+            survey: None,
             link_types: Vec::new(),
             reports: Vec::new(),
             spare: Vec::new(),
@@ -482,6 +486,7 @@ impl Engine {
             self.note_clock();
         }
         self.reports.clear();
+        self.survey = source.live_counters().map(|_| Survey::default());
         self.source = Some(source);
         self.state = State::Reading;
         self.named = false;
@@ -684,6 +689,23 @@ impl Engine {
                 .map(|(name, count)| (name.to_owned(), count)),
             );
         }
+        if let Some(survey) = &self.survey {
+            let seen = survey.counters();
+            stats.extend(
+                [
+                    ("mirror.connections", seen.connections),
+                    ("mirror.connections_one_way", seen.one_way),
+                    ("mirror.streams", seen.streams),
+                    ("mirror.streams_with_gaps", seen.gaps),
+                    ("mirror.payloads", seen.payloads),
+                    ("mirror.payloads_cut", seen.cut),
+                    ("mirror.longest_cut_frame", seen.cut_at),
+                    ("mirror.first_payloads", seen.first_payloads),
+                    ("mirror.first_payloads_blank", seen.blank),
+                ]
+                .map(|(name, count)| (name.to_owned(), count)),
+            );
+        }
         stats
     }
 
@@ -724,6 +746,16 @@ impl Engine {
                     routed.pair = routed.key.pair_hash(SEED);
                     routed.hash = routed.key.hash(routed.pair);
                     arrived.shard = FlowKey::shard(routed.pair) as u32;
+                    if let Some(survey) = &mut self.survey {
+                        survey.look(&Surveyed {
+                            packet: &routed.packet,
+                            pair: routed.pair,
+                            hash: routed.hash,
+                            direction: routed.from_low,
+                            time: frame.time,
+                            frame: bytes,
+                        });
+                    }
                     Some(routed.hash)
                 }
                 Ok(Decoded::NoFlow(reason)) => {
