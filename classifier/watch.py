@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from classifier import _core
@@ -28,6 +29,9 @@ __all__ = ["Capture", "LossLog", "Watch", "WatchError"]
 _LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
 _SAY_EVERY_S: Final = 10
 _MAX_NAME: Final = 15  # bytes of an interface's name
+
+
+MIB: Final = 1 << 20
 
 
 class WatchError(ClassifierError):
@@ -47,6 +51,28 @@ class Capture:
     outgoing: bool = False
     """Frames that this host sends there are looked at, too."""
     promiscuous: bool = True
+
+    def fault(self, interfaces: int, available: int | None) -> str | None:
+        """What is wrong with these settings for so many interfaces, and what to use; None when nothing is.
+
+        `available` is the memory in bytes that the host can still give, None when that is not known.
+        """
+        block, ring = self.block_size, self.ring_size
+        if block & (block - 1) or not 1 << 16 <= block <= 1 << 24:
+            nearest = 1 << max(16, min(24, block.bit_length()))
+            expected = "a power of two from 64 KiB to 16 MiB"
+            return f"a block of {_size(block)}: expected {expected}, such as {_size(nearest)}"
+        if ring < 2 * block or ring % block:
+            fitting = max(2, -(-ring // block)) * block
+            expected = f"two blocks of {_size(block)} or more"
+            return f"a ring of {_size(ring)}: expected {expected}, such as {_size(fitting)}"
+        if available is not None and ring * interfaces > available // 2:
+            most = available // 2 // interfaces // MIB
+            return (
+                f"rings of {_size(ring)}, {interfaces} of them: memory that is never swapped out, and only "
+                f"{available // MIB:,} MiB are free; expected half of that in all, {most:,} MiB a ring"
+            )
+        return None
 
 
 class Watch(Replay):
@@ -82,6 +108,9 @@ class Watch(Replay):
         for name in self._interfaces:
             if not name or len(name.encode()) > _MAX_NAME:
                 raise WatchError(f"{name!r}: not the name of a network interface: 1 to {_MAX_NAME} bytes")
+        fault = capture.fault(len(self._interfaces), _available())
+        if fault is not None:
+            raise WatchError(fault)
         try:
             self._engine.open_interfaces(
                 self._interfaces,
@@ -168,6 +197,20 @@ class LossLog:
             )
             self._said = dropped
             self._say_at = now + _SAY_EVERY_S
+
+
+def _size(size: int) -> str:
+    return f"{size // MIB:,} MiB" if size % MIB == 0 else f"{size // 1024:,} KiB"
+
+
+def _available() -> int | None:
+    """Memory that the kernel can give without swapping, in bytes."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((int(kib) * 1024 for kib in found), None)
 
 
 def _is_changed(line: VpnLine) -> bool:

@@ -24,6 +24,7 @@ from scapy.utils import RawPcapReader
 import classifier
 from classifier import events
 from classifier.interfaces import Interface
+from classifier.watch import Capture
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
 RULES = str(repository() / "rules")
@@ -419,3 +420,43 @@ def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:
     assert Interface("eth1", True, True, "ethernet", None, ("tso",)).remedy(outgoing=False) is None
     assert Interface("lo", True, True, "loopback", None, ("gro",)).remedy(outgoing=True) is None
     assert Interface("eth1", True, False, "ethernet", None, ()).state == "no carrier"
+
+
+@pytest.mark.parametrize(
+    ("options", "available", "said"),
+    [
+        ({}, None, None),
+        ({}, 1 << 30, None),
+        (
+            {"block_size": 100_000},
+            None,
+            "a block of 97 KiB: expected a power of two from 64 KiB to 16 MiB, such as 128 KiB",
+        ),
+        ({"block_size": 1 << 25}, None, "such as 16 MiB"),
+        (
+            {"ring_size": 1 << 18},
+            None,
+            "a ring of 256 KiB: expected two blocks of 256 KiB or more, such as 512 KiB",
+        ),
+        (
+            {"ring_size": 5 << 20, "block_size": 1 << 22},
+            None,
+            "a ring of 5 MiB: expected two blocks of 4 MiB or more, such as 8 MiB",
+        ),
+        (
+            {"ring_size": 1 << 29},
+            1 << 30,
+            "1,024 MiB are free; expected half of that in all, 256 MiB a ring",
+        ),
+    ],
+)
+def test_ring_settings_that_cannot_be_say_what_to_use(
+    options: dict[str, int], available: int | None, said: str | None
+) -> None:
+    fault = Capture(**options).fault(2, available)  # type: ignore[arg-type]
+    assert fault is None if said is None else said in str(fault)
+
+
+def test_odd_ring_settings_are_refused(laboratory: Laboratory) -> None:
+    line = refused(laboratory, "-i", "lo", "--ring-size", "5", "--block-size", "4096")
+    assert line == "vpn-classifier: a ring of 5 MiB: expected two blocks of 4 MiB or more, such as 8 MiB"

@@ -66,7 +66,10 @@ Sizing: the ring of an interface is memory that is never swapped out. It bridges
 size divided by the rate (64 MiB: 0.5 s at 1 Gbit/s, 0.05 s at 10 Gbit/s), but no longer than 10 ms for each
 of its blocks: the kernel hands one over when it is full or that old. `kernel.dropped` in the last event, and
 a line on standard error, tell when it was too small. Leave --snap-length as it is unless copying costs too
-much: what lies beyond it is not seen, such as the end of a long handshake.
+much: what lies beyond it is not seen, such as the end of a long handshake. docs/live.md has more.
+
+Standard error says once when the traffic looks one-way, sampled, duplicated or stripped (cut or blank), when
+an interface goes or comes back, and which offload joins packets before they are seen.
 
 BPF is an expression of libpcap (man 7 pcap-filter) that selects packets. The kernel leaves the others out and
 does not count them. It means the same as `replay --filter` of a file: VLAN tags are in the packets, so `vlan`
@@ -136,9 +139,6 @@ def command(
     from classifier.pipeline import Settings, load_rules
     from classifier.reload import Reloader
     from classifier.watch import Capture, Watch
-
-    if block_size & (block_size - 1) or ring_size * MIB < 2 * block_size * KIB:
-        raise typer.BadParameter("a power of two, at most half of the ring", param_hint="--block-size")
 
     def run() -> int:
         known, judge = load_rules(rules, register, policy)
