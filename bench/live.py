@@ -129,7 +129,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     progress = Console(stderr=True)
-    name, load = chosen(arguments.load)
+    called, load = chosen(arguments.load)
     with tempfile.TemporaryDirectory() as place, Namespace() as namespace:
         namespace.wire(HERE, THERE)
         bench = Bench(namespace, arguments.sender.resolve(), load, arguments.seconds, Path(place))
@@ -146,12 +146,12 @@ def main() -> None:
                 )
         limit = statistics.median(limits)
         latencies = [latency(bench, LATENCY_SHARE * limit) for _ in range(arguments.rounds)]
-    table = make_table(name, limit, list(peers), seen, latencies)
+    table = make_table(called, limit, list(peers), seen, latencies)
     about = f"{machine()}; " + ", ".join(f"{name} {value}" for name, value in (versions() | found).items())
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     Console().print(about, highlight=False)
     if not arguments.no_save:
-        save(table, about, limits, seen, latencies)
+        save(table, called, about, limits, seen, latencies)
     ours = [one for one in seen if one.program == "watch"]
     if statistics.median(one.unseen for one in ours) > 0:
         raise SystemExit("watch lost packets")
@@ -409,7 +409,9 @@ def make_table(
     return table
 
 
-def save(table: Table, about: str, limits: list[float], seen: list[Seen], latencies: list[Latency]) -> None:
+def save(
+    table: Table, load: str, about: str, limits: list[float], seen: list[Seen], latencies: list[Latency]
+) -> None:
     """Keep the run: numbers as JSON, and the table as it was printed."""
     RESULTS.mkdir(exist_ok=True)
     today = datetime.now(UTC).date().isoformat()
@@ -417,6 +419,7 @@ def save(table: Table, about: str, limits: list[float], seen: list[Seen], latenc
     path = RESULTS / f"{today}-{kind}-live"
     numbers = {
         "date": today,
+        "load": load,
         "about": about,
         "limits": limits,
         "seen": [asdict(one) for one in seen],
