@@ -143,6 +143,7 @@ def test_flows_and_verdicts_are_those_of_a_file(laboratory: Laboratory, tmp_path
         counted = counters(live)
         assert (counted["frames"], counted["kernel.dropped"]) == (len(frames), 0)
         assert compared(live) == compared(list(classifier.replay(str(capture), rules=RULES)))
+        assert "traffic looks" not in (place / "watch.stderr").read_text()
         assert {event.get("in_iface", "tap0") for event in live} == {"tap0"}
     # Not by having found nothing in either.
     assert len(sendable) > 1
