@@ -22,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.loads import build
+from bench.loads import Loads
 from bench.measure import ROOT, BenchError, machine, versions
 from bench.namespace import PATIENCE_S, Namespace, stop, text
 
@@ -122,15 +123,18 @@ def main() -> None:
     parser.add_argument("--sender", type=Path, required=True, help="the sender, built in release mode")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of sending, each time (%(default)s)")
-    parser.add_argument("--load", type=Path, help="a capture to send (the mix, or what stands for it)")
+    parser.add_argument("--load", type=Path, help="a capture to send (the mix of the generator)")
     parser.add_argument("--no-save", action="store_true", help="leave bench/results/ as it is")
     parser.add_argument(
         "--nfstream", metavar="PYTHON", help="a Python that has NFStream (this one, if it has)"
     )
     arguments = parser.parse_args()
     progress = Console(stderr=True)
-    called, load = chosen(arguments.load)
-    with tempfile.TemporaryDirectory() as place, Namespace() as namespace:
+    with (
+        chosen(arguments.load, arguments.sender) as (called, load),
+        tempfile.TemporaryDirectory() as place,
+        Namespace() as namespace,
+    ):
         namespace.wire(HERE, THERE)
         bench = Bench(namespace, arguments.sender.resolve(), load, arguments.seconds, Path(place))
         peers, found = programs(bench, arguments.nfstream)
@@ -147,7 +151,8 @@ def main() -> None:
         limit = statistics.median(limits)
         latencies = [latency(bench, LATENCY_SHARE * limit) for _ in range(arguments.rounds)]
     table = make_table(called, limit, list(peers), seen, latencies)
-    about = f"{machine()}; " + ", ".join(f"{name} {value}" for name, value in (versions() | found).items())
+    known = machine() | versions() | found
+    about = ", ".join(f"{name} {value}" for name, value in known.items())
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     Console().print(about, highlight=False)
     if not arguments.no_save:
@@ -159,12 +164,14 @@ def main() -> None:
         raise SystemExit(f"event lines came later than {LATENCY_LIMIT_MS:g} ms")
 
 
-def chosen(path: Path | None) -> tuple[str, Path]:
-    """The load, and what it is called."""
+@contextmanager
+def chosen(path: Path | None, sender: Path) -> Iterator[tuple[str, Path]]:
+    """What the load is called, and the load; the generator of loads is beside the sender."""
     if path is not None:
-        return path.name, path
-    load = build("mix")
-    return load.name, load.path
+        yield path.name, path
+        return
+    with Loads(sender.resolve().with_name("workload")).made("mix", 2_000_000, 100_000) as load:
+        yield f"mix, {load.packets:,} packets, {load.flows:,} flows", load.path
 
 
 def highest_rate(bench: Bench) -> float:
@@ -415,7 +422,9 @@ def save(
     """Keep the run: numbers as JSON, and the table as it was printed."""
     RESULTS.mkdir(exist_ok=True)
     today = datetime.now(UTC).date().isoformat()
-    kind = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
+    kind = re.sub(r"[^a-z0-9]+", "-", f"{machine()['processor']} {machine()['cores']} cores".lower()).strip(
+        "-"
+    )
     path = RESULTS / f"{today}-{kind}-live"
     numbers = {
         "date": today,

@@ -121,11 +121,14 @@ def main() -> None:
     parser.add_argument("--sender", type=Path, required=True, help="the sender, built in release mode")
     parser.add_argument("--seconds", type=float, default=1800.0, help="how long (%(default)s)")
     parser.add_argument("--rate", type=float, default=RATE, help="packets a second (%(default)s)")
-    parser.add_argument("--load", type=Path, help="a capture to send (the mix, or what stands for it)")
+    parser.add_argument("--load", type=Path, help="a capture to send (the mix of the generator)")
     arguments = parser.parse_args()
-    name, load = chosen(arguments.load)
     console = Console(highlight=False)
-    with tempfile.TemporaryDirectory() as place, Namespace() as namespace:
+    with (
+        chosen(arguments.load, arguments.sender) as (name, load),
+        tempfile.TemporaryDirectory() as place,
+        Namespace() as namespace,
+    ):
         namespace.wire(HERE, THERE)
         bench = Bench(namespace, arguments.sender.resolve(), load, arguments.seconds, Path(place))
         soaked = soak(bench, arguments.rate, passes(arguments.seconds, arguments.rate))

@@ -240,7 +240,8 @@ class Interface:
     def ring_bytes(self) -> int: ...
     @property
     def lag_ns(self) -> int:
-        """How long a frame had waited in the ring when taken: the longest of the last second or two."""
+        """How long a frame had waited in the ring when it was taken: the longest of the last second
+        or two."""
 
 @final
 class Engine:
@@ -320,6 +321,9 @@ class Engine:
         has arrived by now still comes."""
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
+    def turns(self) -> list[int]:
+        """How often each thread that captures from interfaces has looked for frames, also when none came: one
+        that hangs stops counting. Empty for a file."""
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
     def interfaces(self) -> list[Interface]:

@@ -11,13 +11,14 @@ shows for a flow is the one from before the batch, so several rows of one flow n
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -51,6 +52,9 @@ from classifier.events import (
 from classifier.inputs import InputError, InputFault, Inputs, find
 from classifier.policy import End, Judgement, Match, Policy
 from classifier.register import Register
+
+if TYPE_CHECKING:
+    from classifier.metrics.tally import Tally
 
 _MAX_ENTRIES = 16
 _MAX_SAID = 65_536
@@ -163,6 +167,23 @@ class _Request:
     """The dates of these two."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run has counted at one moment, and what it judges by then."""
+
+    counters: dict[str, int]
+    """Those of `_core.Engine.stats`, and of this side."""
+    interfaces: Sequence[_core.Interface]
+    register: Register | None
+    policy: Policy | None
+    at_ns: int
+    """The time that dates are judged by."""
+    in_force_since_ns: int
+    """By the host's clock: when what judges came into force."""
+    last_reload_loaded: bool
+    is_stopping: bool
+
+
 class Replay:
     """One run over some captures. `watch.Watch` is one that listens."""
 
@@ -179,9 +200,14 @@ class Replay:
         policy: Policy | None = None,
         settings: Settings | None = None,
         engine: _core.Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._settings = settings or Settings()
         self._inputs = inputs
+        self._tally = tally
+        self._reporter: Reporter | None = None
+        self._in_force_since_ns = time.time_ns()
+        self._last_reload_loaded = True
         self._register = register
         self._policy = policy
         self._requests: deque[_Request] = deque()
@@ -230,6 +256,23 @@ class Replay:
         here = self._engine.progress()[0] if self.current is not None else 0
         return self._bytes + here, self._inputs.size, self._engine.stats().get("frames", 0)
 
+    def figures(self) -> Figures:
+        """What metrics are made of. Between two polls, that is in `on_poll`, all of it is of one moment."""
+        reporter = self._reporter
+        now_ns = 0 if reporter is None else max(self._now_ns(reporter), reporter.latest_ns)
+        # The kernel's numbers first: they are what the counters add up to.
+        interfaces = self._engine.interfaces()
+        return Figures(
+            counters=self._all_counters(),
+            interfaces=interfaces,
+            register=self._register,
+            policy=self._policy,
+            at_ns=self._settings.as_of_ns or now_ns,
+            in_force_since_ns=self._in_force_since_ns,
+            last_reload_loaded=self._last_reload_loaded,
+            is_stopping=self._stopping,
+        )
+
     def events(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event]:
         """Everything worth recording, in order; `on_poll` is called several times a second."""
         for event in self.lines(on_poll):
@@ -237,7 +280,9 @@ class Replay:
 
     def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
         """The same; those of flows, which are many, as the lines they are written as."""
-        reporter = Reporter(self._register, self._policy, self._settings, self._engine, self.place)
+        reporter = self._reporter = Reporter(
+            self._register, self._policy, self._settings, self._engine, self.place, self._tally
+        )
         started = self._stats()
         reporter.latest_ns = self._now_ns(reporter)
         begun = reporter.latest_ns > 0
@@ -257,10 +302,7 @@ class Replay:
         reporter.latest_ns = max(reporter.latest_ns, self._now_ns(reporter))
         yield from self._take_requests(reporter, reporter.latest_ns)
         ended = self._stats()
-        counters = self._engine.stats() | reporter.counters() | self._counters()
-        counters["captures.unreadable"] = len(self.faults)
-        counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
-        ended["counters"] = dict(sorted(counters.items()))
+        ended["counters"] = dict(sorted(self._all_counters().items()))
         ended["link_types"] = [
             LinkTypeItem(number=number, name=name, frames=frames, decoded=decoded)
             for (number, name, decoded), frames in sorted(self._links.items())
@@ -326,6 +368,14 @@ class Replay:
         """What the passing of time alone brings about, after each poll; with captures, nothing."""
         return ()
 
+    def _all_counters(self) -> dict[str, int]:
+        counters = self._engine.stats() | self._counters()
+        if self._reporter is not None:
+            counters |= self._reporter.counters()
+        counters["captures.unreadable"] = len(self.faults)
+        counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
+        return counters
+
     def _counters(self) -> dict[str, int]:
         """What a kind of run counts beside the others."""
         return {}
@@ -358,6 +408,9 @@ class Replay:
             faults = request.faults or self._adopt(request, reporter)
             self._loaded += not faults
             self._refused += bool(faults)
+            self._last_reload_loaded = not faults
+            if not faults:
+                self._in_force_since_ns = time.time_ns()
             reporter.latest_ns = max(reporter.latest_ns, time_ns)
             yield register_event(
                 time_ns,
@@ -466,13 +519,23 @@ class _Row(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What was last said about a flow, and by which register and policy."""
+    """What was last said about a flow, by which register and policy, and how far it was then."""
 
     verdict: str
     action: str
     rule: str
     register_serial: int | None
     policy_hash: str
+    confidence: str
+    phase: str
+
+    def is_told_from(self, other: _Said) -> bool:
+        """Whether it says something else."""
+        return self[:3] != other[:3]
+
+    @property
+    def judged_by(self) -> tuple[int | None, str]:
+        return self.register_serial, self.policy_hash
 
 
 _Saying = tuple[str, Judgement, _Said | None, _Said]
@@ -489,8 +552,10 @@ class Reporter:
         settings: Settings,
         engine: _core.Engine,
         place: Place,
+        tally: Tally | None = None,
     ) -> None:
         self.adopt(register, policy)
+        self._tally = tally
         self._place = place
         self._as_of_ns = settings.as_of_ns
         self._sensor = settings.sensor
@@ -579,6 +644,8 @@ class Reporter:
                 if report != "recognised":
                     return None, 0  # counted in a summary, and still an attempt
                 if not self._attempts.admit(row.source, row.destination, row.protocol, row.time_ns):
+                    if self._tally is not None:
+                        self._tally.summarised(row.protocol, row.confidence)
                     return None, 0
             elif report != "ended":
                 report = "recognised"
@@ -589,15 +656,15 @@ class Reporter:
                 if report == "milestone":
                     return None, tag
                 judgement = silent
-        now, now_tag = self._tagged(judgement)
+        now, now_tag = self._tagged(judgement, row)
         if said is not None and (report == "milestone" or report == "update"):
-            if now[:3] != said[:3]:
+            if now.is_told_from(said):
                 report = "changed"
             elif report == "milestone":
                 return None, now_tag
         return (report, judgement, said, now), now_tag
 
-    def _tagged(self, judgement: Judgement) -> tuple[_Said, int]:
+    def _tagged(self, judgement: Judgement, row: _Row) -> tuple[_Said, int]:
         """What is said now, and the number that stands for it."""
         key = _Said(
             judgement.verdict,
@@ -605,6 +672,8 @@ class Reporter:
             judgement.rule,
             judgement.register_serial,
             judgement.policy_hash,
+            row.confidence,
+            row.phase,
         )
         tag = self._tags.get(key)
         if tag is not None:
@@ -625,7 +694,12 @@ class Reporter:
         else:
             # When a flow ends, the clock may be an idle timeout past the last packet; nothing was sent then.
             at_ns = min(row.time_ns, row.end_ns) if row.report == "ended" else row.time_ns
-        return self._policy.judge(row, self._register, at_ns, self._first_seen.since)
+        if self._tally is None or not self._tally.is_timed():
+            return self._policy.judge(row, self._register, at_ns, self._first_seen.since)
+        began = time.perf_counter()
+        judgement = self._policy.judge(row, self._register, at_ns, self._first_seen.since)
+        self._tally.looked_up(time.perf_counter() - began)
+        return judgement
 
     def _judge_silent(self, row: _Row) -> Judgement | None:
         """The judgement at the last packet of a flow that may be over: what was never sent is not flagged.
@@ -655,12 +729,15 @@ class Reporter:
         newly_flagged = now.action == "flag" and (said is None or said.action != "flag")
         was: dict[str, Was] = {}
         why = judgement.why
-        if said is not None and now[:3] != said[:3]:
+        if said is not None and now.is_told_from(said):
             was["was"] = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
-            if now[3:] != said[3:]:
+            if now.judged_by != said.judged_by:
                 was["was"]["register_serial"] = said.register_serial
                 was["was"]["policy_hash"] = said.policy_hash
                 why += _judged_anew(said, now)
+        first = newly_flagged and self._cases.first(case, row.time_ns)
+        if self._tally is not None:
+            self._tally.told(row, subject, said, now, first)
         # An `events.PolicyItem`.
         policy = {
             "verdict": now.verdict,
@@ -668,7 +745,7 @@ class Reporter:
             "rule": now.rule,
             "direction": judgement.direction._value_,
             "subject": subject_prefix(subject),
-            "first": newly_flagged and self._cases.first(case, row.time_ns),
+            "first": first,
             "case_id": case,
             "entries": self._entries(judgement),
             "register_serial": now.register_serial,

@@ -60,7 +60,9 @@ from classifier.toml_file import NS_PER_S
 
 __all__ = [
     "ACTIONS",
+    "ALWAYS",
     "DIRECTIONS",
+    "SUSPENSIONS",
     "VERDICTS",
     "Action",
     "Confidence",
@@ -171,6 +173,7 @@ class UnregisteredAfter(StrEnum):
     """Once a register issued after its case was first seen has come without an entry for it."""
 
 
+SUSPENSIONS: Final = ("stale", "before_enforcement", "no_register")
 VERDICTS: Final = tuple(Verdict)
 ACTIONS: Final = tuple(Action)
 DIRECTIONS: Final = tuple(Direction)
@@ -580,8 +583,19 @@ class Policy:
             return ()
         found = {instant for entry in register.entries for instant in instants_of(entry, self.grace_ns)}
         found.update(instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns) if instant)
-        found.update((self.enforce_from_ns or 0, self._stale_from_ns(register)))
+        found.update((self.enforce_from_ns or 0, self.stale_from_ns(register)))
         return tuple(sorted(instant for instant in found if 0 < instant < ALWAYS[1]))
+
+    def suspended(self, register: Register | None, at_ns: int) -> frozenset[str]:
+        """Why nothing can be flagged at this time, in words of `SUSPENSIONS`; empty: flags can be given."""
+        found = set()
+        if register is None:
+            found.add("no_register")
+        elif at_ns >= self.stale_from_ns(register):
+            found.add("stale")
+        if self.enforce_from_ns is None or at_ns < self.enforce_from_ns:
+            found.add("before_enforcement")
+        return frozenset(found)
 
     def judge(
         self, flow: Flow, register: Register | None, at_ns: int, first_seen: FirstSeen | None = None
@@ -623,7 +637,7 @@ class Policy:
 
         verdict = looked_up
         if verdict in FLAGGED and (
-            at_ns >= self._stale_from_ns(register) or flow.start_ns < register.first_record_ns
+            at_ns >= self.stale_from_ns(register) or flow.start_ns < register.first_record_ns
         ):
             verdict = INDETERMINATE
         rule_id, action = DEFAULT_RULE, PASS if RANK[verdict] <= WORST_GOOD else OBSERVE
@@ -790,8 +804,8 @@ class Policy:
             known = self._memory.issued = register, min(renewed, default=register.issued_at_ns)
         return known[1]
 
-    def _stale_from_ns(self, register: Register) -> int:
-        """From when on the register is too old to flag by."""
+    def stale_from_ns(self, register: Register) -> int:
+        """From when on the register is too old to flag by; the end of time: never."""
         due_ns = register.next_update_ns
         return ALWAYS[1] if due_ns is None else due_ns + self.stale_after_ns + 1
 

@@ -14,17 +14,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from classifier import _core
 from classifier.errors import ClassifierError
-from classifier.events import NANOSECONDS, Event, Place, StatsEvent, VpnLine, stats_event
+from classifier.events import NANOSECONDS, Event, Place, VpnLine
 from classifier.inputs import Inputs
 from classifier.pipeline import Replay, Reporter, Settings
 from classifier.policy import Policy
 from classifier.register import Register
+from classifier.sinks import CountedSink
 
-__all__ = ["Capture", "LossLog", "Watch", "WatchError"]
+if TYPE_CHECKING:
+    from classifier.ledger import LedgerWriter
+
+if TYPE_CHECKING:
+    from classifier.metrics.tally import Tally
+
+__all__ = ["Capture", "LossLog", "Watch", "WatchError", "available"]
 
 _LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
 _SAY_EVERY_S: Final = 10
@@ -90,6 +97,7 @@ class Watch(Replay):
         settings: Settings | None = None,
         keep: str = "flagged",
         engine: _core.Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._interfaces = tuple(interfaces)
         super().__init__(
@@ -98,17 +106,26 @@ class Watch(Replay):
             policy,
             settings or Settings(sensor="watch"),
             engine,
+            tally,
         )
         self._keep = keep
         self._told: set[int] = set()  # flows whose events are kept
         self._left_out = 0
+        self._ledger: LedgerWriter | None = None
+        self.sinks: Sequence[CountedSink] = ()
+        """Where events go; what they lose is in the last event."""
+
+    def attach(self, sink: CountedSink, ledger: LedgerWriter | None = None) -> None:
+        """Count what this sink loses, and give the ledger every flow, also those that are not kept."""
+        self._ledger = ledger
+        self.sinks = (sink,) if ledger is None else (sink, ledger)
 
     def open(self, capture: Capture) -> None:
         """Begin to capture; WatchError when that is not possible."""
         for name in self._interfaces:
             if not name or len(name.encode()) > _MAX_NAME:
                 raise WatchError(f"{name!r}: not the name of a network interface: 1 to {_MAX_NAME} bytes")
-        fault = capture.fault(len(self._interfaces), _available())
+        fault = capture.fault(len(self._interfaces), available())
         if fault is not None:
             raise WatchError(fault)
         try:
@@ -126,14 +143,12 @@ class Watch(Replay):
     def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
         """What is to be kept, in order; `on_poll` is called many times a second."""
         for event in super().lines(on_poll):
+            if self._ledger is not None and isinstance(event, VpnLine):
+                self._ledger.take(event)
             if self._keep == "all" or self._is_kept(event):
                 yield event
             else:
                 self._left_out += 1
-
-    def started(self) -> StatsEvent:
-        """What judges the flows now: the first line of a file that is begun while the run goes on."""
-        return stats_event(time.time_ns(), self._settings.sensor, "started", self._stats())
 
     def dropped(self) -> int:
         """Frames for which a ring had no room, so far."""
@@ -150,6 +165,20 @@ class Watch(Replay):
     def listens(self) -> set[str]:
         """The interfaces that frames are taken from: those that are there, and up."""
         return {interface.name for interface in self._engine.interfaces() if interface.up}
+
+    def turns(self) -> list[int]:
+        """How often each capturing thread has looked for packets: one that hangs stops counting."""
+        return self._engine.turns()
+
+    def status(self) -> str:
+        """What there is to say of the run, in one line."""
+        counters = self._engine.stats()
+        known = "no register" if self._register is None else f"register serial {self._register.serial}"
+        active = sum(count for name, count in counters.items() if name.startswith("flows.active."))
+        return (
+            f"packets {counters.get('frames', 0):,}, unseen {counters.get('kernel.dropped', 0):,}, "
+            f"flows {active:,}, {known}"
+        )
 
     def _is_kept(self, event: Event | VpnLine) -> bool:
         if not isinstance(event, VpnLine):
@@ -172,7 +201,9 @@ class Watch(Replay):
         return reporter.advance(path, time.time_ns() - _LAG_NS)
 
     def _counters(self) -> dict[str, int]:
-        return {"events.left_out": self._left_out}
+        counters = [sink.counters() for sink in self.sinks]
+        lost = {f"{sink.name}.lost": sink.lost_lines for sink in counters}
+        return {"events.left_out": self._left_out, **lost}
 
 
 class LossLog:
@@ -203,7 +234,7 @@ def _size(size: int) -> str:
     return f"{size // MIB:,} MiB" if size % MIB == 0 else f"{size // 1024:,} KiB"
 
 
-def _available() -> int | None:
+def available() -> int | None:
     """Memory that the kernel can give without swapping, in bytes."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -249,6 +249,9 @@ class FakeEngine:
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         return [(1, "ETHERNET", 10, True), (147, "USER0", 2, False)]
 
+    def interfaces(self) -> list[_core.Interface]:
+        return []
+
     def stats(self) -> dict[str, int]:
         return {
             "frames": self.frames,

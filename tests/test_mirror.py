@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from laboratory import DEADLINE_S, Laboratory, stop
 from pcap_cases import repository
-from sending import sender
+from sending import ethernet_frames, sender
 
-from bench.loads import PCAP_HEADER, ethernet_frames
+from bench.loads import PCAP_HEADER
 from classifier.mirror import LOOKS, MirrorLog
 from classifier.pipeline import Settings
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from pcap_cases import repository
-from sending import sender
+from sending import ethernet_frames, sender
 
 from bench.live import HERE, THERE, Bench
-from bench.loads import PCAP_HEADER, ethernet_frames
+from bench.loads import PCAP_HEADER
 from bench.namespace import Namespace
 from bench.soak import Soaked, soak
 

@@ -616,6 +616,11 @@ impl Engine {
         self.source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
     }
 
+    /// How often each thread that captures from interfaces has looked for frames.
+    pub fn turns(&self) -> Vec<u64> {
+        self.source.as_ref().map_or_else(Vec::new, |source| source.turns())
+    }
+
     /// Link types of the current capture, with the frames of each.
     pub fn link_types(&self) -> &[(LinkType, u64)] {
         &self.link_types

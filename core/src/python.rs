@@ -525,6 +525,10 @@ impl Engine {
         self.with(py, |state| state.engine.progress())
     }
 
+    fn turns(&self, py: Python<'_>) -> Vec<u64> {
+        self.with(py, |state| state.engine.turns())
+    }
+
     fn link_types(&self, py: Python<'_>) -> Vec<(u16, &'static str, u64, bool)> {
         self.with(py, |state| {
             let types = state.engine.link_types().iter();

@@ -116,6 +116,7 @@ pub fn open(names: &[String], options: Options, filter: &Filter) -> Result<Box<d
         silent_since: None,
         idle: false,
         bytes: 0,
+        turns: 0,
         looked: Instant::now(),
         stopping: false,
     }))
@@ -133,6 +134,7 @@ struct Taps {
     /// The last fill found nothing.
     idle: bool,
     bytes: u64,
+    turns: u64,
     looked: Instant,
     stopping: bool,
 }
@@ -193,6 +195,7 @@ impl Taps {
 impl Source for Taps {
     fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
         batch.clear();
+        self.turns += 1;
         let mut any = self.take(batch);
         if !any {
             self.wait().map_err(|error| CaptureError::from_io(&error, None))?;
@@ -246,6 +249,10 @@ impl Source for Taps {
             InterfaceCounters { lag: tap.counters.lag.max(tap.lag), ..tap.counters.clone() }
         };
         self.taps.iter_mut().map(one).collect()
+    }
+
+    fn turns(&self) -> Vec<u64> {
+        vec![self.turns]
     }
 
     fn stop(&mut self) -> bool {

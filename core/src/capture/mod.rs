@@ -136,6 +136,12 @@ pub trait Source: Send {
         None
     }
 
+    /// How often each thread that captures has looked for frames: one that hangs stops counting, one to which nothing
+    /// comes does not. Empty for a file.
+    fn turns(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// What each interface of a live capture counts, the kernel's numbers of this moment; nothing for a file.
     fn interfaces(&mut self) -> Vec<InterfaceCounters> {
         Vec::new()
