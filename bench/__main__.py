@@ -13,7 +13,7 @@ from bench.measure import between, machine, versions
 from bench.peers import peers
 from bench.plots import draw
 from bench.replay import Bench, Start
-from bench.results import README, RESULTS, Result, Row, load, newest, relative, save, tables
+from bench.results import README, RESULTS, Result, Row, load, newest, save, shown, tables
 
 Part = Callable[[Bench, Start], Iterable[Row]]
 PARTS: dict[str, Part] = {
@@ -105,14 +105,8 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 def render(result: Result, path: Path) -> None:
     """The tables of README.md and the plots, from a file of results."""
-    README.write_text(
-        between(
-            README.read_text(encoding="utf-8"),
-            "results",
-            f"[{relative(path)}]({relative(path)[6:]})\n\n{tables(result)}",
-        ),
-        encoding="utf-8",
-    )
+    page = README.read_text(encoding="utf-8")
+    README.write_text(between(page, "results", shown(result, path.name)), encoding="utf-8")
     draw(result, path.name, RESULTS)
 
 

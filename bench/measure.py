@@ -1,10 +1,12 @@
 """CPU time of whole processes, and what it was measured on."""
 
+import json
 import os
 import platform
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,23 +31,15 @@ class Run:
 
 def run(command: Sequence[str], accepted: tuple[int, ...] = (0,)) -> Run:
     """Run a command to its end; its CPU time is what the kernel charged, user and system."""
-    began = os.times().elapsed
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in accepted:
-        raise BenchError(f"status {process.returncode}: {' '.join(command)}")
-    return Run(usage.ru_utime + usage.ru_stime, os.times().elapsed - began, usage.ru_maxrss / 1024, output)
+    between = [sys.executable, "-I", "-S", str(Path(__file__).with_name("timed.py"))]
+    done = subprocess.run([*between, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        took = json.loads(done.stderr)
+    except ValueError:
+        raise BenchError(f"{' '.join(command)}: {done.stderr.strip()}") from None
+    if took["status"] not in accepted:
+        raise BenchError(f"status {took['status']}: {' '.join(command)}")
+    return Run(took["cpu_s"], took["wall_s"], took["memory_mb"], done.stdout)
 
 
 def alternate(

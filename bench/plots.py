@@ -3,22 +3,20 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.results import COLUMNS, Result, Row
+from bench.results import Result, Row
 
-NAMES = ("flows.svg", "sizes.svg")
 STYLES = {
     "ours": ("vpn-classifier", "#0b5fa5", "o"),
     "floor": ("floor: reads and counts by five-tuple", "#555555", "s"),
     "ndpiReader": ("ndpiReader", "#b3471d", "^"),
     "nfstream": ("nfstream", "#7a3b8f", "v"),
-    "dpkt": ("dpkt and a dict", "#4b7a2f", "D"),
 }
 
 
 def draw(result: Result, name: str, directory: Path) -> None:
     """Both plots; `name` is the result's, and stands in their metadata."""
     _one(
-        directory / NAMES[0],
+        directory / "flows.svg",
         f"Result {name}",
         result.of("flows"),
         "flows",
@@ -26,7 +24,7 @@ def draw(result: Result, name: str, directory: Path) -> None:
         ("flows in the mix", "CPU ns per packet (less is better)"),
     )
     _one(
-        directory / NAMES[1],
+        directory / "sizes.svg",
         f"Result {name}",
         result.of("sizes"),
         "octets",
@@ -52,19 +50,18 @@ def _one(
     # Text stays text, and the same figures give the same file.
     with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-        for column in ("ours", *COLUMNS):
+        for column, (label, color, marker) in STYLES.items():
             points = [
                 (row.detail[by], shown(row.ours if column == "ours" else row.others[column]))
                 for row in rows
                 if column == "ours" or column in row.others
             ]
             if points:
-                label, color, marker = STYLES[column]
                 axes.plot(*zip(*points, strict=True), label=label, color=color, marker=marker, markersize=4)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([row.detail[by] for row in rows])
-        plain = FuncFormatter(lambda value, _: f"{value:,g}")
+        plain = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(plain)
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))

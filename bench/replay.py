@@ -133,12 +133,11 @@ def speeds(bench: Bench, start: Start) -> Iterator[Row]:
             shown = "small" if shape == "uniform" else shape
             name = f"{shown}, {thousands(load.packets)} packets, {thousands(load.flows)} flows"
             row = speed(bench, start, load, ("speed", name), limits, peers)
+            if shape == "mix":
+                yield replace(row, section="flows", name=f"mix, {thousands(load.flows)} flows", limits=())
             if (shape, flows) == ("mix", 100_000):
                 row = replace(row, others={**row.others, "dpkt": slow(bench, start, load)})
             yield row
-            if shape == "mix":
-                again = f"mix, {thousands(load.flows)} flows"
-                yield Row("flows", again, row.unit, row.ours, row.others, (), row.detail)
 
 
 def slow(bench: Bench, start: Start, load: Load) -> float:

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.measure import ROOT
-
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 MET, MISSED = "✓", "✗"
+PLOTS = {
+    "flows.svg": "CPU time per packet by number of flows",
+    "sizes.svg": "Packets per second by the size of a packet",
+}
 COLUMNS = ("floor", "ndpiReader", "nfstream", "dpkt")
 
 
@@ -109,6 +111,12 @@ def tables(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def shown(result: Result, name: str) -> str:
+    """What README.md shows of the result in a file of this name."""
+    plots = "\n\n".join(f"![{title}](results/{plot})" for plot, title in PLOTS.items())
+    return f"[results/{name}](results/{name})\n\n{tables(result)}\n\n{plots}"
+
+
 _SAID = ("date", "processor", "cores", "memory", "kernel", "peers", "mode")
 
 
@@ -131,7 +139,7 @@ def _speed(rows: Sequence[Row]) -> str:
             text = f"{shown:.2f}" if name == "floor" else f"{shown:,.1f}"
             if limit is not None:
                 bound = limit.most if name == "floor" else 1 / limit.most
-                text += f" ({bound:g}) {MET if row.met(limit) else MISSED}"
+                text += f" ({bound:.3g}) {MET if row.met(limit) else MISSED}"
             cells += [number(row.others[name]), text]
         lines.append(cells)
     return _markdown(lines)
@@ -161,7 +169,3 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 def number(value: float) -> str:
     """Three digits at least, thousands apart."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))

@@ -1,8 +1,8 @@
 """Where the time of a packet goes: the engine and the floor sampled on the same loads, by stage.
 
 `make profile` prints nanoseconds per packet; UPDATE=1 writes the table of docs/performance.md. Samples are
-taken by the processor's clock (perf's cpu-clock: it exists on virtual machines, where counters mostly do not). One
-belongs to the source file of the innermost function of ours, or to what the kernel did then. Address
+taken by the clock (perf's cpu-clock: it exists on virtual machines, where counters mostly do not).
+One belongs to the source file of the innermost function of ours, or to what the kernel did then. Address
 randomisation is off, so that an address is a place in the program. What the whole command costs beyond the
 engine, start-up left out, is Python's part.
 """

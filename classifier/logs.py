@@ -23,8 +23,8 @@ __all__ = ["Form", "Level", "Log", "printable"]
 _WINDOW_S: Final = 60.0
 _IN_A_WINDOW: Final = 10
 _MAX_LINE: Final = select.PIPE_BUF - 1  # what a pipe that has room takes whole (man 7 pipe)
-_ADDRESS: Final = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]*){2,})"
+_ADDRESS: Final = re.compile(  # of this host itself (RFC 1122, 3.2.1.3) it says nothing
+    r"(?<![\w.:])(?:(?!127\.)\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]*){2,})"
 )
 _HIDDEN: Final = "(address)"
 

@@ -1,13 +1,13 @@
 """A real Prometheus for a test: started with a place and a port of its own, asked by its API, ended.
 
-Needs prometheus and promtool (Debian's package `prometheus`) and setpriv (util-linux); a test fails where they are missing.
-Any thread of the one that made it may ask.
-It listens on the loopback of the test's host or, with the `enter` of a `laboratory.Laboratory`, on that of a
-network namespace (`ip link set lo up` there first); the questions to it are then asked from within. It takes a
-free port by itself, writes only below the directory that it is given, and is ended by its process id.
+Needs prometheus and promtool (Debian's package `prometheus`) and setpriv (util-linux); a test fails where
+they are missing. It listens on the loopback of the test's host or, with the `enter` of a
+`laboratory.Laboratory`, on that of a network namespace (`ip link set lo up` there first), from within which
+it is asked. It takes a free port by itself, writes only below the directory that it is given, and is ended
+by its process id. Any thread may ask.
 
-The rule a reader would get wrong: an alert's `for` and the windows of its expression pass in real time here. To
-wait for one, load `compressed` rules, in which every duration is a fixed part of what the file says.
+The rule a reader would get wrong: an alert's `for` and the windows of its expression pass in real time. To
+wait for one, load `compressed` rules, whose durations are a fixed part of what the file says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-__all__ = ["Alert", "Prometheus", "Rule", "Sample", "compressed", "promtool"]
+__all__ = ["Alert", "Prometheus", "Rule", "Sample", "compressed", "promtool", "shortened"]
 
 DEADLINE_S: Final = 60.0
 _POLL_S: Final = 0.05
@@ -98,20 +98,26 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def compressed(rules: Path, place: Path, *, by: int = 300, at_most_s: float = 10, at_least_s: float = 3) -> Path:
-    """A copy of a rule file in `place` for which time passes faster; nothing else of it changes.
+def compressed(
+    rules: Path, place: Path, by: float = 300, at_least_s: float = 3, at_most_s: float = 10
+) -> Path:
+    """A copy of a rule file in `place` for which time passes faster; nothing else of it changes."""
+    copy = place / rules.name
+    copy.write_text(shortened(rules.read_text(), by, at_least_s, at_most_s))
+    return copy
 
-    Each duration in it (`for`, windows, offsets) is divided by `by` and kept between the limits. A window
-    needs two scrapes, so scrape four times within `at_least_s`.
+
+def shortened(text: str, by: float = 300, at_least_s: float = 3, at_most_s: float = 10) -> str:
+    """With each duration (`for`, windows, offsets) divided by `by`, and kept between two bounds.
+
+    By default 5m become 3 s, in which there are six scrapes, and a day 10 s, for which a test can wait.
     """
 
     def shorter(found: re.Match[str]) -> str:
-        milliseconds = int(found["number"]) * _UNITS[found["unit"]] / by
-        return f"{found['before']}{min(max(milliseconds, at_least_s * 1000), at_most_s * 1000):.0f}ms"
+        milliseconds = int(int(found["number"]) * _UNITS[found["unit"]] / by)
+        return f"{found['before']}{int(min(max(milliseconds, at_least_s * 1000), at_most_s * 1000))}ms"
 
-    copy = place / rules.name
-    copy.write_text(_DURATION.sub(shorter, rules.read_text()))
-    return copy
+    return _DURATION.sub(shorter, text)
 
 
 class Prometheus:
@@ -126,7 +132,7 @@ class Prometheus:
         interval: str = "500ms",
         enter: Sequence[str] = (),
     ) -> None:
-        """`targets`: by name of the job, addresses such as "127.0.0.1:9436". `interval`: of scrapes and rules."""
+        """`targets`: addresses such as "127.0.0.1:9469", by job. `interval`: of scrapes and rules."""
         _need_programs()
         place.mkdir(parents=True, exist_ok=True)
         self._log = place / "prometheus.log"
@@ -298,6 +304,4 @@ class Prometheus:
 def _need_programs() -> None:
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
-        pytest.fail(
-            f"alerts cannot be tried without {', '.join(missing)} (.ci/run installs them)"
-        )
+        pytest.fail(f"alerts cannot be tried without {', '.join(missing)} (.ci/run installs them)")

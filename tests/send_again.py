@@ -1,7 +1,7 @@
 """Send frames over and over until ended: `send_again.py FRAMES INTERFACE RATE`.
 
-FRAMES is what `laboratory.write_frames` wrote, RATE the frames a second. What the other side has no time for is
-not sent again: this keeps something going on, `send_frames.py` is for what must arrive.
+FRAMES is what `laboratory.write_frames` wrote, RATE the frames a second. What the other side has no time for
+is not sent again: this keeps something going on, `send_frames.py` is for what must arrive.
 """
 
 import socket
@@ -23,8 +23,8 @@ def main(file: str, interface: str, rate: str) -> None:
         size = int.from_bytes(data[at : at + 4])
         frames.append(data[at + 4 : at + 4 + size])
         at += 4 + size
-    began, sent = time.monotonic(), 0
-    for frame in cycle(frames):
+    began = time.monotonic()
+    for sent, frame in enumerate(cycle(frames)):
         while sent >= (time.monotonic() - began) * float(rate):
             time.sleep(BATCH_S)
         # A link that is down, or a full queue: this frame is not sent.
@@ -32,7 +32,6 @@ def main(file: str, interface: str, rate: str) -> None:
             end.send(frame)
         except OSError:
             time.sleep(BATCH_S)
-        sent += 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rules of `deploy/prometheus/`: what promtool finds in them, and that they hang together with the runbook."""
+"""The rules of `deploy/prometheus/`: what promtool finds in them, and that the runbook belongs to them."""
 
 import re
 import shutil
@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from prometheus_server import Prometheus, Rule, promtool
+from test_readme import OPTION, options
+
+from classifier.metrics.names import METRICS, PREFIX
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "vpn-classifier.rules.yml"
-UNIT_TESTS = DEPLOY / "prometheus" / "vpn-classifier.test.yml"
+UNIT_TESTS = sorted((DEPLOY / "prometheus").glob("*.test.yml"))
+DAYS = RULES.with_name("vpn-classifier-days.test.yml")
 # What an operator finds below each alert of the runbook.
 PARTS = ("**What it means.**", "**What to look at.**", "**What to do.**", "**When to ignore it.**", "```")
-LOADED_WORDS = re.compile(r"illegal|offen[cd]|violat|suspect|culprit|criminal|\bdropped\b|blocked", re.IGNORECASE)
+LOADED_WORDS = re.compile(r"illegal|offen[cd]|violat|suspect|culprit|\bdropped\b|blocked", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +48,21 @@ def test_promtool_finds_no_fault() -> None:
 
 
 def test_each_alert_fires_and_stays_quiet_as_its_unit_test_says() -> None:
-    assert "SUCCESS" in promtool("test", "rules", UNIT_TESTS)
+    assert promtool("test", "rules", *UNIT_TESTS).count("SUCCESS") == len(UNIT_TESTS) == 2
 
 
 def test_unit_tests_notice_a_threshold_that_is_gone(tmp_path: Path) -> None:
     """That is, they could fail: without its condition on counts, the share of a single flow fires."""
-    shutil.copy(UNIT_TESTS, tmp_path)
+    shutil.copy(DAYS, tmp_path)
     text = RULES.read_text()
     assert text.count(" >= 100\n") == 2
     (tmp_path / RULES.name).write_text(text.replace(" >= 100\n", " >= 1\n"))
     with pytest.raises(AssertionError, match="VpnClassifierUnregisteredShareChanged"):
-        promtool("test", "rules", tmp_path / UNIT_TESTS.name)
+        promtool("test", "rules", tmp_path / DAYS.name)
 
 
 def test_each_alert_has_a_unit_test_in_which_it_fires(alerts: list[Rule]) -> None:
-    text = UNIT_TESTS.read_text()
+    text = "".join(file.read_text() for file in UNIT_TESTS)
     named = re.compile(r"alertname(?:=\"|: )(\w+)")
     expected = {
         (name, severity)
@@ -89,6 +92,24 @@ def test_each_alert_says_what_a_person_needs(alerts: list[Rule]) -> None:
             assert part in sections[anchor], (rule.name, part)
     anchors = {rule.name.lower() for rule in alerts}
     assert {anchor for anchor in sections if anchor.startswith("vpnclassifier")} == anchors
+
+
+def test_every_metric_is_of_the_contract() -> None:
+    """In the rules, in what they say, in their unit tests, and in the runbook."""
+    known = {PREFIX + metric.name for metric in METRICS}
+    for file in (RULES, *UNIT_TESTS, DEPLOY / "RUNBOOK.md"):
+        asked = set(re.findall(rf"(?<![:\w]){PREFIX}[a-z0-9_]+[a-z0-9](?![\w:])", file.read_text()))
+        assert len(asked) > 10, file
+        assert asked <= known, file
+
+
+def test_commands_of_the_runbook_exist() -> None:
+    text = (DEPLOY / "RUNBOOK.md").read_text().replace("\\\n", " ")
+    uses = re.findall(r"^vpn-classifier ((?:register |policy )?[a-z]\w*)(.*)", text, re.MULTILINE)
+    assert len(uses) > 5
+    for command, rest in uses:
+        given = rest.partition("|")[0]
+        assert set(OPTION.findall(given)) <= options(*command.split()), (command, rest)
 
 
 def test_words_are_neutral(alerts: list[Rule]) -> None:

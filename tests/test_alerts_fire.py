@@ -1,8 +1,8 @@
-"""Every alert of `deploy/prometheus/` fires for what a real `vpn-classifier watch` counts, as a real Prometheus scrapes it.
+"""Every alert of `deploy/prometheus/` fires for what real sensors count, as a real Prometheus scrapes it.
 
-Several sensors listen in a namespace, each brought into trouble of its own, until every alert of the rule file has
-fired. The rules are those that are shipped but for time (`prometheus_server.compressed`) and for one number: how busy
-a thread has to be, since a machine that runs tests cannot be kept busy at will.
+Several `vpn-classifier watch` listen in a namespace, each brought into trouble of its own, until every alert
+of the rule file has fired. The rules are those that are shipped but for time (`prometheus_server.compressed`)
+and for one number: how busy a thread has to be, since a machine that runs tests cannot be kept busy at will.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import pytest
+from grafana_dashboard import expressions
+from laboratory import Laboratory, stop, until, write_frames
+from prometheus_server import Alert, Prometheus, compressed, shortened
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-
-from laboratory import Laboratory, stop, until, write_frames
-from prometheus_server import Alert, Prometheus, compressed
 from scenes import take
 
 TESTS = Path(__file__).parent
 RULES = TESTS.parent / "deploy" / "prometheus" / "vpn-classifier.rules.yml"
 JOB = "vpn-classifier"
 DEADLINE_S = 240.0
+WATCH = ("-m", "classifier", "watch")
+NOBODY = "02:00:00:00:00:01"
 _SEIZE, _INTERRUPT = 0x4206, 0x4207  # linux/ptrace.h
 
 
 class Sensors:
-    """Watching processes in one namespace, and what is sent to them; each with its metrics on a port of its own."""
+    """Watching processes in one namespace, each with a port for its metrics, and what is sent to them."""
 
     def __init__(self, laboratory: Laboratory, place: Path) -> None:
         self.laboratory = laboratory
@@ -51,7 +53,7 @@ class Sensors:
         """The address of its metrics, which is its label `instance`."""
         return f"127.0.0.1:{9469 + list(self._arguments).index(name)}"
 
-    def start(self, name: str, *arguments: str, program: Sequence[str] = ("-m", "classifier", "watch")) -> None:
+    def start(self, name: str, *arguments: str, program: Sequence[str] = WATCH) -> None:
         """Begin to watch, or to watch again."""
         if arguments:
             self._arguments[name] = (*program, *arguments)
@@ -94,11 +96,20 @@ class Fired:
             if alert.state == "firing":
                 self.alerts.setdefault((alert.name, alert.labels["severity"]), alert)
 
-    def wait(self, name: str) -> None:
-        """Until an alert of this name has fired; the end of the test ends it, too."""
+    def has(self, name: str, within_s: float = 0) -> bool:
+        """Whether an alert of this name has fired, or fires within this time."""
+        end = time.monotonic() + within_s
         while not any(known == name for known, _ in self.alerts):
             if self.done.wait(0.1):
                 raise _OverError(f"waiting for {name}")
+            if time.monotonic() > end:
+                return False
+        return True
+
+    def wait(self, name: str) -> None:
+        """Until an alert of this name has fired; the end of the test ends it, too."""
+        while not self.has(name, within_s=1):
+            pass
 
 
 class _OverError(Exception):
@@ -107,15 +118,17 @@ class _OverError(Exception):
 
 def ordinary(number: int) -> list[bytes]:
     """So many datagrams of one flow that is no VPN."""
-    head = Ether() / IP(src="198.51.100.1", dst="203.0.113.1") / UDP(sport=5004, dport=5004)
-    return [bytes(head / Raw(bytes([128, 96]) + counted.to_bytes(4) + bytes(200))) for counted in range(number)]
+    head = Ether(dst=NOBODY) / IP(src="198.51.100.1", dst="203.0.113.1") / UDP(sport=5004, dport=5004)
+    return [
+        bytes(head / Raw(bytes([128, 96]) + counted.to_bytes(4) + bytes(200))) for counted in range(number)
+    ]
 
 
 def undecided(number: int) -> list[bytes]:
     """So many flows of one datagram each."""
     return [
         bytes(
-            Ether()
+            Ether(dst=NOBODY)
             / IP(src="198.51.100.2", dst=f"203.0.113.{1 + counted % 200}")
             / UDP(sport=1024 + counted, dport=9)
             / Raw(b"\x80\xe1" * 20)
@@ -124,19 +137,22 @@ def undecided(number: int) -> list[bytes]:
     ]
 
 
-def tunnels(number: int) -> list[bytes]:
-    """So many WireGuard tunnels, each begun by a subscriber of its own."""
-    frames = []
-    for high, low in product(range(256), range(256)):
-        if len(frames) >= 3 * number:
-            break
-        swap = {"100.64.7.22": f"100.64.{high}.{low}", "203.0.113.10": "203.0.113.10"}
-        frames += [frame for _, frame in take("wg-plain-51820", swap, 0, first=3)]
-    return frames
+def tunnels(number: int, packets: slice = slice(3)) -> list[bytes]:
+    """So many WireGuard tunnels, each of a subscriber of its own; of each these packets."""
+    return [
+        frame
+        for high, low in islice(product(range(256), range(256)), number)
+        for _, frame in take(
+            "wg-plain-51820",
+            {"100.64.7.22": f"100.64.{high}.{low}", "203.0.113.10": "203.0.113.10"},
+            0,
+            first=packets.stop,
+        )[packets]
+    ]
 
 
 def malformed(number: int) -> list[bytes]:
-    return [bytes(Ether(type=0x0800) / Raw(b"\x55" * 60))] * number
+    return [bytes(Ether(dst=NOBODY, type=0x0800) / Raw(b"\x55" * 60))] * number
 
 
 def doubled(frames: Sequence[bytes]) -> list[bytes]:
@@ -195,15 +211,20 @@ def begin_links(sensors: Sensors) -> None:
 def links(sensors: Sensors, fired: Fired) -> None:
     """Two interfaces fall silent, go up and down, and the sensor ends and is started again and again."""
     laboratory, prometheus, instance = sensors.laboratory, fired.prometheus, sensors.instance("links")
-    senders = {side: sensors.send(f"gen-{side}", ordinary(100), 100) for side in "ab"}
-    received = f'increase(vpn_classifier_capture_received_packets_total{{instance="{instance}"}}[6s] offset 10s)'
-    prometheus.until(f"count({received} > 100) == 2")
-    stop(senders["b"])
-    fired.wait("VpnClassifierInterfaceSilent")
-    stop(senders["a"])
+    received = (
+        f'increase(vpn_classifier_capture_received_packets_total{{instance="{instance}"}}[6s] offset 10s)'
+    )
+    going = sensors.send("gen-a", ordinary(100), 100)
+    # Once is enough, but on a machine that has no time for a scrape just then; so it is further down.
+    while not fired.has("VpnClassifierInterfaceSilent"):
+        passing = sensors.send("gen-b", ordinary(100), 100)
+        prometheus.until(f"count({received} > 100) == 2")
+        stop(passing)
+        fired.has("VpnClassifierInterfaceSilent", within_s=20)
+    stop(going)
     fired.wait("VpnClassifierSilent")
     up = f'vpn_classifier_interface_up{{instance="{instance}",interface="tap-b"}}'
-    while ("VpnClassifierInterfaceUnsteady", "warning") not in fired.alerts:
+    while not fired.has("VpnClassifierInterfaceUnsteady"):
         laboratory.run("ip", "link", "set", "tap-b", "down")
         prometheus.until(f"{up} == 0")
         laboratory.run("ip", "link", "set", "tap-b", "up")
@@ -213,7 +234,7 @@ def links(sensors: Sensors, fired: Fired) -> None:
     assert stop(sensors.processes["links"]) == 0
     fired.wait("VpnClassifierDown")
     started = f'process_start_time_seconds{{instance="{instance}"}}'
-    while ("VpnClassifierRestarting", "warning") not in fired.alerts:
+    while not fired.has("VpnClassifierRestarting"):
         before = time.time()
         sensors.start("links")
         prometheus.until(f"{started} > {before - 1}")
@@ -240,12 +261,15 @@ def register(sensors: Sensors, fired: Fired, place: Path) -> None:
     write_rules(rules, serial=3, registered="100.64.0.0/16", due=-timedelta(days=3))
     sensors.hang_up("register")
     fired.wait("VpnClassifierRegisterStale")
-    write_rules(rules, serial=4, registered="100.64.0.0/16", due=WEEK)
-    sensors.hang_up("register")
-    fired.prometheus.until(f"{active} == 1")
-    write_rules(rules, serial=5, registered="100.64.0.0/16", due=WEEK, enforced=False)
-    sensors.hang_up("register")
-    fired.wait("VpnClassifierFlaggingSuspended")
+    serial = 4
+    # Once is enough, but on a machine that has no time for a scrape just then.
+    while not fired.has("VpnClassifierFlaggingSuspended"):
+        for enforced in (True, False):
+            write_rules(rules, serial=serial, registered="100.64.0.0/16", due=WEEK, enforced=enforced)
+            serial += 1
+            sensors.hang_up("register")
+            fired.prometheus.until(f"{active} == {int(enforced)}")
+        fired.has("VpnClassifierFlaggingSuspended", within_s=20)
 
 
 def begin_share(sensors: Sensors, place: Path) -> None:
@@ -258,25 +282,46 @@ def share(sensors: Sensors, fired: Fired, place: Path) -> None:
     """Tunnels of registered subscribers, one after the other, and a register in which they are missing."""
     instance = f'instance="{sensors.instance("share")}"'
     sensors.send("gen-share", tunnels(8000), 200)
-    ratio = f"instance:vpn_classifier_verdicts_unregistered:ratio_increase1h{{{instance}}}"
-    fired.prometheus.until(f"avg_over_time({ratio}[10s] offset 10s) == 0")
-    fired.prometheus.until(f"instance:vpn_classifier_verdicts_evaluated:increase1h{{{instance}}} offset 10s >= 100")
-    write_rules(place / "share", serial=48, registered="100.65.0.0/16", due=WEEK)
-    sensors.hang_up("share")
-    fired.wait("VpnClassifierUnregisteredShareChanged")
+    share = f"instance:vpn_classifier_verdicts_unregistered:ratio_increase1h{{{instance}}}"
+    share = f"avg_over_time({share}[10s] offset 10s)"
+    count = f"instance:vpn_classifier_verdicts_evaluated:increase1h{{{instance}}} offset 10s"
+    serial = 47
+    while not fired.has("VpnClassifierUnregisteredShareChanged"):
+        fired.prometheus.until(f"{share} == {0 if serial % 2 else 1} and on () {count} >= 100")
+        serial += 1
+        registered = "100.64.0.0/16" if serial % 2 else "100.65.0.0/16"
+        write_rules(place / "share", serial=serial, registered=registered, due=WEEK)
+        sensors.hang_up("share")
+        fired.has("VpnClassifierUnregisteredShareChanged", within_s=20)
 
 
 def begin_tables(sensors: Sensors) -> None:
     sensors.laboratory.pair("tap-tables", "gen-tables")
+    # Tunnels joined in the middle: those that begin with an attempt have a pool of their own.
     small = (str(TESTS / "watch_with_small_tables.py"),)
     sensors.start("tables", "-i", "tap-tables", "-o", "/dev/null", program=small)
-    sensors.send("gen-tables", undecided(2000) + tunnels(200), 2000)
+    sensors.send("gen-tables", undecided(2000) + tunnels(200, slice(4, 14)), 2000)
 
 
 def begin_frames(sensors: Sensors) -> None:
     sensors.laboratory.pair("tap-frames", "gen-frames")
     sensors.start("frames", "-i", "tap-frames", "-o", "/dev/null")
     sensors.send("gen-frames", doubled(ordinary(500)) + malformed(500), 300)
+
+
+def begin_disk(sensors: Sensors, place: Path) -> None:
+    sensors.laboratory.pair("tap-disk", "gen-disk")
+    output = ("-o", str(place / "events.jsonl"), "--keep", "all", "--queue-size", "1")
+    sensors.start("disk", "-i", "tap-disk", *output)
+
+
+def disk(sensors: Sensors, fired: Fired) -> None:
+    """A file that takes no more: what is to be written waits, until the queue is full and it is lost."""
+    limit = ["prlimit", f"--pid={sensors.processes['disk'].pid}"]
+    subprocess.run([*limit, "--fsize=4096:"], check=True, timeout=60)
+    sensors.send("gen-disk", tunnels(8000), 600)
+    for name in ("VpnClassifierSinkFailing", "VpnClassifierSinkSlow", "VpnClassifierEventsLost"):
+        fired.wait(name)
 
 
 def begin_stuck(sensors: Sensors) -> None:
@@ -333,6 +378,7 @@ def fired(
         begin_share(sensors, place)
         begin_tables(sensors)
         begin_frames(sensors)
+        begin_disk(sensors, place)
         begin_stuck(sensors)
         targets = {JOB: sensors.instances()}
         server = Prometheus(place / "prometheus", targets, rules=[rules], enter=laboratory.enter)
@@ -343,11 +389,12 @@ def fired(
                 lambda: links(sensors, noted),
                 lambda: register(sensors, noted, place),
                 lambda: share(sensors, noted, place),
+                lambda: disk(sensors, noted),
                 lambda: stuck(sensors, noted),
             ]
             try:
                 _play(noted, [threads.submit(scene) for scene in scenes], expected)
-                prometheus.scrape({})
+                prometheus.scrape({JOB: []})
                 prometheus.until_firing("VpnClassifierNotScraped")
                 noted.look()
                 prometheus.scrape(targets)
@@ -384,6 +431,24 @@ def test_what_alerts_say_is_whole(fired: Fired) -> None:
 
 def test_the_change_names_the_reload_that_came_before(fired: Fired) -> None:
     said = fired.alerts["VpnClassifierUnregisteredShareChanged", "warning"].annotations["description"]
-    assert "brought serial 48" in said
+    # It is the first one, but on a machine that had no time for a scrape just then.
+    assert re.search(r"brought serial (48|49|5\d)\.", said)
     assert re.search(r"The last reload was [\d.hms ]+ ago \(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said)
-    assert "was 0% at this hour yesterday" in said
+    assert re.search(r"was \d+(\.\d+)?% at this hour yesterday", said)
+
+
+def test_every_rule_can_be_evaluated(fired: Fired) -> None:
+    for rule in fired.prometheus.rules():
+        assert (rule.health, rule.error) == ("ok", ""), rule.name
+        if rule.kind == "recording":
+            assert fired.prometheus.query(f"last_over_time({rule.name}[5m])"), rule.name
+
+
+def test_every_expression_of_the_dashboard_gives_series(fired: Fired) -> None:
+    empty = [
+        text
+        for text in expressions()
+        # At some time, since some only have a value while something is wrong.
+        if not fired.prometheus.query(f"last_over_time(({shortened(text)})[5m:1s])")
+    ]
+    assert not empty

@@ -2,32 +2,61 @@
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from bench.instructions import FIGURES, PAGE, compare, parse
-from bench.measure import BenchError, between
+from bench.measure import BenchError, between, run
 from bench.peers import lean
-from bench.results import README, RESULTS, Limit, Result, Row, load, newest, save, tables
+from bench.plots import draw
+from bench.results import PLOTS, README, RESULTS, Limit, Result, Row, load, newest, save, tables
+from bench.results import shown as shown_of
 
 KEPT = sorted(RESULTS.glob("*.jsonl"))
 
 
 def test_the_readme_shows_the_newest_result() -> None:
     kept = newest()
-    assert kept is not None
     page = README.read_text(encoding="utf-8")
     shown = page.partition("<!-- results: begin")[2].partition("<!-- results: end -->")[0]
-    assert tables(load(kept)) in shown, "run python -m bench --render"
-    assert f"results/{kept.name}" in shown
-    for plot in re.findall(r"\((results/\w+\.svg)\)", page):
-        assert f"Result {kept.name}" in (README.parent / plot).read_text(encoding="utf-8"), plot
+    if kept is None:
+        assert "No run has been kept yet" in shown
+        assert ".svg" not in page
+        return
+    assert shown_of(load(kept), kept.name) in shown, "run python -m bench --render"
+    for plot in PLOTS:
+        assert f"Result {kept.name}" in (RESULTS / plot).read_text(encoding="utf-8"), plot
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
-def test_a_result_says_what_it_was_measured_on_and_nothing_of_the_host(path: Path) -> None:
+def test_plots_have_a_line_for_each_program_that_was_measured(tmp_path: Path) -> None:
+    rows = [
+        Row(section, f"{at}", "ns", at / 10, {"floor": at / 20, "ndpiReader": at}, (), {by: at})
+        for section, by in (("flows", "flows"), ("sizes", "octets"))
+        for at in (50.0, 1_000.0, 1_500.0)
+    ]
+    draw(Result({}, rows), "one.jsonl", tmp_path)
+    for plot in PLOTS:
+        text = (tmp_path / plot).read_text(encoding="utf-8")
+        assert "Result one.jsonl" in text
+        assert "vpn-classifier" in text
+        assert "floor: reads" in text
+        assert "ndpiReader" in text
+        assert "nfstream" not in text
+        assert "1,500" in text
+    first = (tmp_path / "flows.svg").read_bytes()
+    draw(Result({}, rows), "one.jsonl", tmp_path)
+    assert (tmp_path / "flows.svg").read_bytes() == first
+
+
+def test_a_result_says_what_it_was_measured_on_and_nothing_of_the_host() -> None:
+    for path in KEPT:
+        _check_result(path)
+
+
+def _check_result(path: Path) -> None:
     result = load(path)
     for name in ("date", "processor", "cores", "memory", "kernel", "commit", "rustc", "python", "peers"):
         assert result.about[name], name
@@ -134,3 +163,17 @@ def test_a_gain_fails_like_a_loss_and_another_compiler_too(capsys: pytest.Captur
         assert "mix: more than 2%" in capsys.readouterr().out
     assert compare("9.9.9", figures, floors) == 1
     assert "those of rustc" in capsys.readouterr().out
+
+
+def test_a_run_is_measured_without_what_the_benchmarks_themselves_hold() -> None:
+    held = bytearray(300 << 20)
+    small = run([sys.executable, "-I", "-S", "-c", "print('out')"])
+    assert small.output == "out\n"
+    assert small.memory_mb < 100 < len(held) >> 20
+    large = run([sys.executable, "-I", "-S", "-c", "b = b'x' * (200 << 20)"])
+    assert 200 < large.memory_mb < 300
+    with pytest.raises(BenchError, match="status 3"):
+        run([sys.executable, "-I", "-S", "-c", "raise SystemExit(3)"])
+    assert run([sys.executable, "-I", "-S", "-c", "raise SystemExit(4)"], (0, 4)).cpu_s > 0
+    with pytest.raises(BenchError, match="no-such-program"):
+        run(["no-such-program"])

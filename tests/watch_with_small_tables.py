@@ -1,4 +1,4 @@
-"""`vpn-classifier watch`, with tables of flows that a test can fill; its arguments are those of the command."""
+"""`vpn-classifier watch`, arguments and all, with tables of flows that a test can fill."""
 
 import sys
 from functools import partial

@@ -331,6 +331,10 @@ def command(
                 "start",
                 "without --register or --rules nothing is flagged: no flow is written without --keep all",
             )
+        if (rotation.retain_ns or rotation.retain_size) and not (rotation.size or rotation.every_ns):
+            log.warning(
+                "start", "--retain deletes what --rotate-size or --rotate-every made: nothing is rotated"
+            )
         reloader = None if known is None and judge is None else Reloader(watch, rules, register, policy)
         place = ledger_place(output, ledger)
         if place is None:

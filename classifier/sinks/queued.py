@@ -114,7 +114,7 @@ class QueuedLines:
         self._left = False  # the reader of standard output has
         self._retry_at = self._look_at = 0.0
         self._failing = False
-        self._gaps = self._failures = self._rotations = self._deleted = 0
+        self._gaps = self._failures = self._rotations = 0
         self._success_ns = self._failure_ns = 0
         # Of the thread alone:
         self._head: _Judging | None = None  # at the beginning of the queue
@@ -201,7 +201,7 @@ class QueuedLines:
                 last_failure_ns=self._failure_ns,
                 gaps=self._gaps,
                 rotations=self._rotations,
-                deleted_files=self._deleted,
+                deleted_files=self._file.deleted_files,
                 cut_lines=self._file.cut_lines,
             )
 
@@ -321,7 +321,7 @@ class QueuedLines:
                     self._begin(self._last_line())
                 self._wants_anew = False
             if now >= self._delete_at:
-                self._deleted += self._file.delete_old()
+                self._file.delete_old()
                 self._delete_at = now + _DELETE_S
             self._look_pause_s = 0.0
         except OutputError as error:

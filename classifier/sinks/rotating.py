@@ -56,6 +56,7 @@ class RotatingFile:
         self.path = path
         self.cut_lines = 0
         """Unfinished lines that were cut off."""
+        self.deleted_files = 0
         self._rotation = rotation or Rotation()
         self._file = -1
         self._is_regular = False
@@ -153,11 +154,10 @@ class RotatingFile:
         except OSError as error:
             raise self._error(error) from error
 
-    def delete_old(self) -> int:
-        """Delete rotated files that are too old or too many; how many."""
+    def delete_old(self) -> None:
+        """Delete rotated files that are too old or too many."""
         if self.path == "-" or not (self._rotation.retain_ns or self._rotation.retain_size):
-            return 0
-        deleted = 0
+            return
         try:
             rotated = sorted(self._rotated())
             sizes = [path.stat().st_size for _, path in rotated]
@@ -169,10 +169,9 @@ class RotatingFile:
                     break
                 path.unlink()
                 total -= size
-                deleted += 1
+                self.deleted_files += 1
         except OSError as error:
             raise OutputError(self.path, f"old files cannot be deleted: {_reason(error)}") from error
-        return deleted
 
     def close(self) -> None:
         """Close it, if it is open; standard output stays open."""

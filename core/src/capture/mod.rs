@@ -32,7 +32,7 @@ pub use linktype::LinkType;
 
 /// How much is asked of the operating system at once. Larger blocks fall out of the second-level cache before
 /// their frames are looked at, smaller ones cost more system calls.
-pub(crate) const BLOCK: usize = 1 << 20;
+pub(crate) const BLOCK: usize = 1 << 18;
 
 /// The longest captured length that is believed without the file's snaplen asking for more: libpcap's
 /// MAXIMUM_SNAPLEN. A longer record is far more often a damaged length than a frame.
@@ -91,6 +91,12 @@ impl FrameBatch {
     pub fn bytes(&self, frame: &FrameRef) -> &[u8] {
         let start = frame.offset as usize;
         start.checked_add(frame.captured as usize).and_then(|end| self.data.get(start..end)).unwrap_or_default()
+    }
+
+    /// Bytes of this batch's data; none where there are not as many.
+    #[inline]
+    pub(crate) fn at(&self, start: usize, length: usize) -> &[u8] {
+        self.data.get(start..).and_then(|rest| rest.get(..length)).unwrap_or_default()
     }
 
     /// Forgets the frames and keeps the memory.
