@@ -212,7 +212,7 @@ class FlowBatch:
 @final
 class Interface:
     """What one interface of a live capture counts. Frames received are delivered, dropped, outgoing, or still
-    in its ring."""
+    in a ring or a batch."""
 
     @property
     def name(self) -> str: ...
@@ -221,16 +221,19 @@ class Interface:
         """Frames that the kernel had for us, dropped ones included."""
     @property
     def delivered(self) -> int:
-        """Taken out of the ring and looked at."""
+        """Taken out of a ring and looked at."""
+    @property
+    def by_ring(self) -> list[int]:
+        """Of what was delivered, what came through each ring."""
     @property
     def dropped(self) -> int:
-        """Those for which the ring had no room."""
+        """Those for which a ring had no room."""
     @property
     def outgoing(self) -> int:
         """Sent by this host itself, and left out."""
     @property
     def freezes(self) -> int:
-        """How often the ring became full."""
+        """How often a ring became full."""
     @property
     def downs(self) -> int:
         """How often it went down or away."""
@@ -240,8 +243,7 @@ class Interface:
     def ring_bytes(self) -> int: ...
     @property
     def lag_ns(self) -> int:
-        """How long a frame had waited in the ring when it was taken: the longest of the last second
-        or two."""
+        """How long a frame had waited when it was handed on: the longest of the last second or two."""
 
 @final
 class Engine:
@@ -282,6 +284,7 @@ class Engine:
         self,
         names: Sequence[str],
         *,
+        threads: int = 1,
         snap_length: int = 262_144,
         block_size: int = 262_144,
         blocks: int = 256,
@@ -290,7 +293,9 @@ class Engine:
     ) -> None:
         """Begin a live capture from these interfaces, which goes on until `finish`.
 
-        Each has a ring of `blocks` blocks of `block_size` bytes (a power of two). The kernel hands a block
+        Each of `threads` threads (1 to 16) has one ring of every interface; the kernel shares out frames by
+        their pairs of addresses, and between threads the order of time holds to the age of a block.
+        A ring has `blocks` blocks of `block_size` bytes (a power of two). The kernel hands a block
         over when it is full or 10 ms old, so a ring bridges a pause of `blocks` times 10 ms, or of its size
         divided by the rate where that is shorter. `snap_length`: bytes kept of a frame. `outgoing`: also
         frames that this host sends, which are counted and left out otherwise. Names joined by commas, with
@@ -322,8 +327,8 @@ class Engine:
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
     def turns(self) -> list[int]:
-        """How often each thread that captures from interfaces has looked for frames, also when none came: one
-        that hangs stops counting. Empty for a file."""
+        """How often the engine has asked for frames, and how often each thread that captures from interfaces has
+        looked for some, also when none came: one that hangs stops counting. Empty for a file."""
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
     def interfaces(self) -> list[Interface]:

@@ -49,12 +49,14 @@ class WatchError(ClassifierError):
 class Capture:
     """How to capture; the defaults are those of the command line."""
 
+    threads: int = 1
+    """Threads that take frames from the kernel; each has a ring of every interface."""
     snap_length: int = 262_144
     """Bytes kept of a frame."""
     block_size: int = 1 << 18
     """Bytes of a block of the ring: a power of two."""
     ring_size: int = 1 << 26
-    """Bytes of the ring of each interface."""
+    """Bytes of a ring."""
     outgoing: bool = False
     """Frames that this host sends there are looked at, too."""
     promiscuous: bool = True
@@ -73,10 +75,11 @@ class Capture:
             fitting = max(2, -(-ring // block)) * block
             expected = f"two blocks of {_size(block)} or more"
             return f"a ring of {_size(ring)}: expected {expected}, such as {_size(fitting)}"
-        if available is not None and ring * interfaces > available // 2:
-            most = available // 2 // interfaces // MIB
+        rings = interfaces * self.threads
+        if available is not None and ring * rings > available // 2:
+            most = available // 2 // rings // MIB
             return (
-                f"rings of {_size(ring)}, {interfaces} of them: memory that is never swapped out, and only "
+                f"rings of {_size(ring)}, {rings} of them: memory that is never swapped out, and only "
                 f"{available // MIB:,} MiB are free; expected half of that in all, {most:,} MiB a ring"
             )
         return None
@@ -131,6 +134,7 @@ class Watch(Replay):
         try:
             self._engine.open_interfaces(
                 self._interfaces,
+                threads=capture.threads,
                 snap_length=capture.snap_length,
                 block_size=capture.block_size,
                 blocks=capture.ring_size // capture.block_size,
@@ -167,7 +171,7 @@ class Watch(Replay):
         return {interface.name for interface in self._engine.interfaces() if interface.up}
 
     def turns(self) -> list[int]:
-        """How often each capturing thread has looked for packets: one that hangs stops counting."""
+        """How often this thread and each that captures have looked for packets: one that hangs stops."""
         return self._engine.turns()
 
     def status(self) -> str:

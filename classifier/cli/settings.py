@@ -26,6 +26,7 @@ KEYS: Final[Mapping[str, str]] = {
     "expression": "capture.filter",
     "outgoing": "capture.outgoing",
     "promiscuous": "capture.promiscuous",
+    "threads": "capture.threads",
     "ring_size": "capture.ring_size",
     "block_size": "capture.block_size",
     "snap_length": "capture.snap_length",

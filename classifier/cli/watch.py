@@ -93,10 +93,11 @@ What cannot be written, since the disk is full or nobody reads, waits in memory 
 again for as long as it takes; what that has no room for is counted, and a `gap` event says what is missing.
 
 \b
-Sizing: the ring of an interface is memory that is never swapped out. It bridges pauses of this process of its
+Sizing: a ring is memory that is never swapped out. It bridges pauses of this process of its
 size divided by the rate (64 MiB: 0.5 s at 1 Gbit/s, 0.05 s at 10 Gbit/s), but no longer than 10 ms for each
 of its blocks: the kernel hands one over when it is full or that old. `kernel.dropped` in the last event, and
-a line on standard error, tell when it was too small. Leave --snap-length as it is unless copying costs too
+a line on standard error, tell when it was too small. With --threads N each interface has N rings, among which the kernel shares out its packets by their
+pairs of addresses; more than one is for when capture-0 of the metrics is always busy. Leave --snap-length as it is unless copying costs too
 much: what lies beyond it is not seen, such as the end of a long handshake. docs/live.md has more.
 
 Standard error says once when the traffic looks one-way, sampled, duplicated or stripped (cut or blank), when
@@ -105,8 +106,6 @@ an interface goes or comes back, and which offload joins packets before they are
 BPF is an expression of libpcap (man 7 pcap-filter) that selects packets. The kernel leaves the others out and
 does not count them. It means the same as `replay --filter` of a file: VLAN tags are in the packets, so `vlan`
 has to be said. Names of hosts are looked up in the network: give addresses.
-
-Not yet there: threads for each ring.
 
 \b
 Exit codes: 0 stopped when told, 1 failed, 2 usage.
@@ -171,7 +170,13 @@ def command(
             "--promiscuous/--no-promiscuous", help="Have the card take frames to other stations, too."
         ),
     ] = True,
-    ring_size: Annotated[int, typer.Option(min=1, max=4096, help="Ring of each interface, in MiB.")] = 64,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, max=16, help="Threads that take packets from the kernel: each has a ring of every interface."
+        ),
+    ] = 1,
+    ring_size: Annotated[int, typer.Option(min=1, max=4096, help="A ring, in MiB.")] = 64,
     block_size: Annotated[
         int, typer.Option(min=64, max=16384, help="Block of a ring, in KiB: a power of two.")
     ] = 256,
@@ -282,6 +287,7 @@ def command(
         from classifier.watch import Capture
 
         return Capture(
+            threads=threads,
             snap_length=snap_length,
             block_size=block_size * KIB,
             ring_size=ring_size * MIB,

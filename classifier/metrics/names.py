@@ -185,7 +185,7 @@ _INTERFACES: Final = (
         "Packets unseen by the sensor: the ring had no room for them.",
     ),
     _of_interface(
-        "capture_delivered_packets_total", Type.COUNTER, "Packets taken out of the ring and looked at."
+        "capture_delivered_packets_total", Type.COUNTER, "Packets taken out of the rings and looked at."
     ),
     Metric(
         "capture_ignored_packets_total",
@@ -196,13 +196,13 @@ _INTERFACES: Final = (
         by_interface=True,
         where=Where.WATCH,
     ),
-    _of_interface("capture_waiting_packets", Type.GAUGE, "Packets in the ring at this moment."),
-    _of_interface("capture_ring_full_total", Type.COUNTER, "Times that the ring became full."),
-    _of_interface("capture_ring_bytes", Type.GAUGE, "Size of the ring."),
+    _of_interface("capture_waiting_packets", Type.GAUGE, "Packets in the rings, or just out of them, at this moment."),
+    _of_interface("capture_ring_full_total", Type.COUNTER, "Times that a ring became full."),
+    _of_interface("capture_ring_bytes", Type.GAUGE, "Size of the rings."),
     _of_interface(
         "capture_lag_seconds",
         Type.GAUGE,
-        "How long a packet had waited in the ring when it was taken: the longest of the last second or two. "
+        "How long a packet had waited when it was looked at: the longest of the last second or two. "
         "Some 10 ms are normal at low rates, the age at which the kernel hands over a block.",
     ),
     _of_interface("interface_up", Type.GAUGE, "1: the interface is there and up."),

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::capture::bpf::{Filter, Instruction, Program};
-use crate::capture::{self, InterfaceCounters, LinkType, af_packet};
+use crate::capture::{self, InterfaceCounters, LinkType, af_packet, live};
 use crate::decode::{self, DecodeError, EncapLayer, NoFlow, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
@@ -316,6 +316,7 @@ struct Interface {
     name: String,
     received: u64,
     delivered: u64,
+    by_ring: Vec<u64>,
     dropped: u64,
     outgoing: u64,
     freezes: u64,
@@ -327,9 +328,20 @@ struct Interface {
 
 impl From<InterfaceCounters> for Interface {
     fn from(counters: InterfaceCounters) -> Self {
-        let InterfaceCounters { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag } =
-            counters;
-        Self { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag_ns: lag }
+        let InterfaceCounters {
+            name,
+            received,
+            delivered,
+            by_ring,
+            dropped,
+            outgoing,
+            freezes,
+            downs,
+            up,
+            ring_bytes,
+            lag,
+        } = counters;
+        Self { name, received, delivered, by_ring, dropped, outgoing, freezes, downs, up, ring_bytes, lag_ns: lag }
     }
 }
 
@@ -441,27 +453,29 @@ impl Engine {
     }
 
     #[pyo3(signature = (
-        names, *, snap_length = 262_144, block_size = 262_144, blocks = 256, outgoing = false, promiscuous = true
+        names, *, threads = 1, snap_length = 262_144, block_size = 262_144, blocks = 256, outgoing = false,
+        promiscuous = true
     ))]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn open_interfaces(
         &self,
         py: Python<'_>,
         names: Vec<String>,
+        threads: usize,
         snap_length: u32,
         block_size: u32,
         blocks: u32,
         outgoing: bool,
         promiscuous: bool,
     ) -> PyResult<()> {
-        let options = af_packet::Options { snap_length, block_size, blocks, outgoing, promiscuous };
+        let options = af_packet::Options { threads, snap_length, block_size, blocks, outgoing, promiscuous };
         let name = names.join(",");
         let opened = self.with(py, |state| {
             if state.engine.is_busy() {
                 return None;
             }
             name.clone_into(&mut state.name);
-            let opened = af_packet::open(&names, options, state.engine.filter());
+            let opened = live::open(&names, options, state.engine.filter());
             Some(opened.map(|source| state.engine.begin(source, &name)))
         });
         match opened {

@@ -1,10 +1,8 @@
-//! Live capture on Linux: for each interface an AF_PACKET socket with a ring of blocks (TPACKET_V3), shared with the
-//! kernel.
+//! A ring of blocks (TPACKET_V3) that an AF_PACKET socket shares with the kernel, and the frames in it.
 //!
-//! [`open`] gives one [`Source`] for all interfaces. Its frames are copied out of a block into the batch, after which the
-//! kernel gets the block back at once: a batch may be on its way to workers for long, a ring has no time. When several
-//! rings have frames, what is there is put in the order of time; between two fills frames of different rings may be out
-//! of order by the age of a block ([`BLOCK_MS`]).
+//! [`open`] gives the rings of one interface: one, or several among which the kernel shares out its frames
+//! ([`fanout`](super::fanout)). Who takes a block has its frames copied into a batch, after which the kernel gets the
+//! block back at once: a batch may be on its way for long, a ring has no time.
 //!
 //! Three rules a reader would get wrong. A VLAN tag that the kernel or the card took off stands in the ring's header, and
 //! is put back where it was: lengths are those of the wire. Frames that this host sends are seen on their way out and,
@@ -21,34 +19,32 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::event::{PollFd, PollFlags, poll};
-
-use super::bpf::{Filter, Program};
-use super::{
-    BLOCK, CaptureError, FrameBatch, FrameRef, InterfaceCounters, LinkType, LiveCounters, PATIENCE, Reason, Source,
-};
+use super::bpf::{Filter, Instruction, Program};
+use super::{CaptureError, FrameBatch, FrameRef, LinkType, Reason, fanout};
 
 /// The kernel hands over a block that is not full when it is this old.
 const BLOCK_MS: u32 = 10;
-/// A silence of this long after the end was asked for: longer than the kernel takes to hand over its last block.
-const SILENCE: Duration = Duration::from_millis(100);
-/// While nothing comes, all frames of so long ago have been handed over.
-const LAG_NS: i64 = 1_000_000_000;
-/// Between two looks at an interface that is down or gone, and at the kernel's counters.
-const LOOK: Duration = Duration::from_secs(1);
 /// `tp_frame_size`: of no meaning in a ring of this version, whose frames lie close together, but it is asked for.
 const FRAME_SIZE: u32 = 2048;
 /// Where the EtherType stands, and a tag before it.
 const ADDRESSES: usize = 12;
 const TAG: usize = 4;
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
 const TPID_8021Q: u16 = 0x8100;
 
-/// How to capture. A ring is memory that is never swapped out, `blocks` times `block_size` bytes for each interface.
+/// More are not told apart in what is counted.
+const MAX_THREADS: usize = 16;
+
+/// How to capture. A ring is memory that is never swapped out, `blocks` times `block_size` bytes; each thread has one of
+/// every interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Threads that take frames out of rings.
+    pub threads: usize,
     /// Bytes kept of a frame.
     pub snap_length: u32,
     /// Bytes of a block: a power of two. The longest frame must fit.
@@ -63,14 +59,22 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { snap_length: super::MAX_CAPTURED, block_size: 1 << 18, blocks: 256, outgoing: false, promiscuous: true }
+        Self {
+            threads: 1,
+            snap_length: super::MAX_CAPTURED,
+            block_size: 1 << 18,
+            blocks: 256,
+            outgoing: false,
+            promiscuous: true,
+        }
     }
 }
 
 impl Options {
     /// What is out of its range: setting and range.
-    fn fault(&self) -> Option<(&'static str, &'static str)> {
+    pub(super) fn fault(&self) -> Option<(&'static str, &'static str)> {
         let checks = [
+            ("threads", (1..=MAX_THREADS).contains(&self.threads), "1 to 16 threads"),
             ("snap_length", (64..=super::MAX_CAPTURED).contains(&self.snap_length), "64 to 262144 bytes"),
             (
                 "block_size",
@@ -88,212 +92,85 @@ impl Options {
     }
 }
 
-/// Opens these interfaces, one ring each; frames come from all of them. What `filter` rejects for sure, the kernel
-/// leaves out: who takes the frames asks it again, since the kernel's program does not see tags that were taken off.
+/// Opens the rings of an interface, one for each thread, in this order. What `filter` rejects for sure, the kernel leaves
+/// out: who takes the frames asks it again, since the kernel's program does not see tags that were taken off.
 ///
 /// # Errors
-/// An interface does not exist, is of a link type that is not read, or is named twice; the process lacks the capability;
-/// a setting is out of its range; the kernel has no memory for a ring. The error's text names the interface.
-pub fn open(names: &[String], options: Options, filter: &Filter) -> Result<Box<dyn Source>, CaptureError> {
-    if let Some((setting, range)) = options.fault() {
-        return Err(CaptureError::new(Reason::Interface, None, format!("{setting} out of its range"), range));
-    }
-    if names.is_empty() {
-        return Err(CaptureError::new(Reason::NoInterface, None, "no name", "the name of an interface"));
-    }
-    let mut taps: Vec<Tap> = Vec::with_capacity(names.len());
-    for name in names {
-        if taps.iter().any(|tap| tap.name == *name) {
-            return Err(CaptureError::new(Reason::Interface, None, format!("{name} twice"), "each interface once"));
-        }
-        taps.push(Tap::open(name, &options, filter)?);
-    }
-    Ok(Box::new(Taps {
-        taps,
-        options,
-        filter: filter.clone(),
-        next: 0,
-        silent_since: None,
-        idle: false,
-        bytes: 0,
-        turns: 0,
-        looked: Instant::now(),
-        stopping: false,
-    }))
-}
-
-/// All interfaces, one after the other.
-struct Taps {
-    taps: Vec<Tap>,
-    options: Options,
-    filter: Filter,
-    /// Whose turn it is.
-    next: usize,
-    /// When a fill first found nothing.
-    silent_since: Option<Instant>,
-    /// The last fill found nothing.
-    idle: bool,
-    bytes: u64,
-    turns: u64,
-    looked: Instant,
-    stopping: bool,
-}
-
-impl Taps {
-    /// Takes blocks that are ready, until the batch is about full; whether there were any.
-    fn take(&mut self, batch: &mut FrameBatch) -> bool {
-        let (mut filled, mut any, mut sources, mut without) = (0, false, 0_u64, 0);
-        while filled < BLOCK && without < self.taps.len() {
-            let place = self.next % self.taps.len();
-            self.next = place + 1;
-            let Some(tap) = self.taps.get_mut(place) else { break };
-            if tap.take(self.options.outgoing, batch, &mut filled) {
-                sources |= 1 << (place % 64);
-                (any, without) = (true, 0);
-            } else {
-                without += 1;
-            }
-        }
-        self.bytes += filled as u64;
-        if sources.count_ones() > 1 {
-            batch.frames.sort_by_key(|frame| frame.time);
-        }
-        any
-    }
-
-    /// Waits until a ring has something, for a moment at most.
-    fn wait(&mut self) -> io::Result<()> {
-        let mut waiting: Vec<_> = self.taps.iter().map(|tap| PollFd::new(&tap.ring, PollFlags::IN)).collect();
-        match poll(&mut waiting, Some(&PATIENCE)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let failed: Vec<bool> = waiting.iter().map(|one| one.revents().contains(PollFlags::ERR)).collect();
-        for (tap, failed) in self.taps.iter_mut().zip(failed) {
-            // Reading the error takes it back, so that the next wait waits again. It is that the interface went down.
-            if failed && tap.ring.take_error().is_err() && tap.counters.up {
-                tap.counters.up = false;
-                tap.counters.downs += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks after what is not asked for with every block: counters, and interfaces that come back.
-    fn look(&mut self) {
-        self.looked = Instant::now();
-        for tap in &mut self.taps {
-            tap.count();
-            tap.lag = std::mem::replace(&mut tap.counters.lag, 0);
-            if !tap.counters.up && !self.stopping {
-                tap.look(&self.options, &self.filter);
+/// The interface does not exist or is of a link type that is not read; the process lacks the capability; the kernel has
+/// no memory for a ring. The error's text names the interface.
+pub(super) fn open(name: &str, options: &Options, filter: &Filter) -> Result<Vec<Tap>, CaptureError> {
+    let failed = |what: &str, error: &io::Error| {
+        CaptureError::new(Reason::Interface, None, format!("{what} of {name}: {error}"), "an interface that is there")
+    };
+    let index = interface_index(name).ok_or_else(|| {
+        CaptureError::new(Reason::NoInterface, None, name, "one of those that `vpn-classifier interfaces` lists")
+    })?;
+    let mut taps = (0..options.threads).map(|_| Tap::bound(name, index, options)).collect::<Result<Vec<_>, _>>()?;
+    let mut group = None;
+    if let [first, _, ..] = &taps[..] {
+        let program = fanout::program(if first.linktype == LinkType(1) { ETHERNET } else { 0 });
+        for tap in &taps {
+            match tap.ring.join(group, &program) {
+                Ok(joined) => group = Some(joined),
+                // Before Linux 6.13 one that is down has no groups, and nothing to share out.
+                Err(_) if !tap.is_up() => break,
+                Err(error) => return Err(failed("sharing out frames", &error)),
             }
         }
     }
+    let shares = options.threads == 1 || group.is_some();
+    for tap in &mut taps {
+        tap.shares = shares;
+        if shares {
+            let kept = tap.ring.keep(options.snap_length, filter.program(tap.linktype));
+            kept.map_err(|error| failed("the filter", &error))?;
+        }
+    }
+    Ok(taps)
 }
 
-impl Source for Taps {
-    fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
-        batch.clear();
-        self.turns += 1;
-        let mut any = self.take(batch);
-        if !any {
-            self.wait().map_err(|error| CaptureError::from_io(&error, None))?;
-            any = self.take(batch);
-        }
-        self.idle = !any;
-        if any {
-            self.silent_since = None;
-        }
-        let silent = !any && self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE;
-        let ends = self.stopping && silent;
-        if ends || self.looked.elapsed() >= LOOK {
-            self.look();
-        }
-        Ok(!ends)
-    }
-
-    fn bytes_read(&self) -> u64 {
-        self.bytes
-    }
-
-    fn size(&self) -> Option<u64> {
-        None
-    }
-
-    fn delivered_until(&self) -> Option<i64> {
-        if !self.idle {
-            return None;
-        }
-        Some(host_time()?.saturating_sub(LAG_NS))
-    }
-
-    fn live_counters(&self) -> Option<LiveCounters> {
-        let mut sum = LiveCounters::default();
-        for InterfaceCounters { received, dropped, outgoing, freezes, downs, up, .. } in
-            self.taps.iter().map(|tap| &tap.counters)
-        {
-            sum.received += received;
-            sum.dropped += dropped;
-            sum.outgoing += outgoing;
-            sum.freezes += freezes;
-            sum.downs += downs;
-            sum.down += u64::from(!up);
-        }
-        Some(sum)
-    }
-
-    fn interfaces(&mut self) -> Vec<InterfaceCounters> {
-        let one = |tap: &mut Tap| {
-            tap.count();
-            InterfaceCounters { lag: tap.counters.lag.max(tap.lag), ..tap.counters.clone() }
-        };
-        self.taps.iter_mut().map(one).collect()
-    }
-
-    fn turns(&self) -> Vec<u64> {
-        vec![self.turns]
-    }
-
-    fn stop(&mut self) -> bool {
-        if !self.stopping {
-            self.stopping = true;
-            self.silent_since = None;
-            for tap in &self.taps {
-                // Where that fails, frames go on coming, and who asked for the end asks again.
-                let _ = tap.ring.keep(0, None);
-            }
-        }
-        true
-    }
-}
-
-/// One interface.
-struct Tap {
+/// One ring of an interface.
+pub(super) struct Tap {
     name: String,
     ring: Ring,
     linktype: LinkType,
     /// Sends to itself: each frame is seen going out and coming in.
     is_loopback: bool,
-    /// Its lag is that since the last look.
-    counters: InterfaceCounters,
-    /// The lag before that.
-    lag: u64,
+    /// It gets its share of the frames; else none.
+    shares: bool,
+}
+
+/// What was in a block, or in several.
+pub(super) struct Taken {
+    /// Frames put into the batch.
+    pub delivered: u64,
+    /// Frames that this host sent, left out.
+    pub outgoing: u64,
+    /// Time of the oldest.
+    pub oldest: i64,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self { delivered: 0, outgoing: 0, oldest: i64::MAX }
+    }
+}
+
+impl Taken {
+    pub fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.outgoing += other.outgoing;
+        self.oldest = self.oldest.min(other.oldest);
+    }
 }
 
 impl Tap {
-    fn open(name: &str, options: &Options, filter: &Filter) -> Result<Self, CaptureError> {
+    /// A ring that is bound to its interface, and has the kernel keep nothing for it yet.
+    fn bound(name: &str, index: i32, options: &Options) -> Result<Self, CaptureError> {
         let failed = |what: &str, error: &io::Error| {
-            CaptureError::new(
-                Reason::Interface,
-                None,
-                format!("{what} of {name}: {error}"),
-                "an interface that is there",
-            )
+            let found = format!("{what} of {name}: {error}");
+            CaptureError::new(Reason::Interface, None, found, "an interface that is there")
         };
-        let index = interface_index(name).ok_or_else(|| {
-            CaptureError::new(Reason::NoInterface, None, name, "one of those that `vpn-classifier interfaces` lists")
-        })?;
         let mut ring = Ring::new(options).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => CaptureError::new(
                 Reason::NoCapability,
@@ -315,81 +192,91 @@ impl Tap {
             let found = format!("{name} of ARPHRD type {hardware}");
             CaptureError::new(Reason::Interface, None, found, "Ethernet, loopback, or IP without a header (tun, PPP)")
         })?;
-        // Before it is bound: what arrives is filtered from the first frame on.
-        let kept = ring.keep(options.snap_length, filter.program(linktype));
-        kept.map_err(|error| failed("the filter", &error))?;
+        // Before it is bound: nothing comes until the kernel knows which of several rings gets what.
+        ring.keep(0, None).map_err(|error| failed("the filter", &error))?;
         ring.bind(index).map_err(|error| failed("binding to", &error))?;
         if options.promiscuous && hardware == libc::ARPHRD_ETHER {
             ring.be_promiscuous(index).map_err(|error| failed("promiscuous mode", &error))?;
         }
-        let is_up = is_up(ring.as_fd(), name).map_err(|error| failed("state", &error))?;
-        if !is_up {
-            // It would be told once more.
-            let _ = ring.take_error();
-        }
-        let counters = InterfaceCounters {
-            name: name.to_owned(),
-            up: is_up,
-            ring_bytes: u64::from(options.block_size) * u64::from(options.blocks),
-            ..InterfaceCounters::default()
-        };
+        is_up(ring.as_fd(), name).map_err(|error| failed("state", &error))?;
         let is_loopback = hardware == libc::ARPHRD_LOOPBACK;
-        Ok(Self { name: name.to_owned(), ring, linktype, is_loopback, counters, lag: 0 })
+        Ok(Self { name: name.to_owned(), ring, linktype, is_loopback, shares: false })
     }
 
     /// Takes the next block into the batch, if it is ready.
-    fn take(&mut self, outgoing: bool, batch: &mut FrameBatch, filled: &mut usize) -> bool {
+    pub fn take(&mut self, outgoing: bool, batch: &mut FrameBatch, filled: &mut usize) -> Option<Taken> {
         let (linktype, keep_outgoing) = (self.linktype, outgoing && !self.is_loopback);
-        let counters = &mut self.counters;
         self.ring.with_block(|block| {
             // Every frame may get a tag.
             batch.reserve(*filled + block.len() + TAG * word(block, PACKETS) as usize);
             let before = batch.frames.len();
-            let mut oldest = i64::MAX;
+            let mut taken = Taken::default();
             for found in Frames::new(block) {
-                oldest = oldest.min(found.time);
+                taken.oldest = taken.oldest.min(found.time);
                 if found.kind == libc::PACKET_OUTGOING && !keep_outgoing {
-                    counters.outgoing += 1;
+                    taken.outgoing += 1;
                 } else {
                     append(batch, filled, &found, linktype);
                 }
             }
-            counters.delivered += (batch.frames.len() - before) as u64;
-            // A clock that was set back gives none.
-            let lag = host_time().and_then(|now| u64::try_from(now.saturating_sub(oldest)).ok());
-            counters.lag = counters.lag.max(lag.unwrap_or(0));
+            taken.delivered = (batch.frames.len() - before) as u64;
+            taken
         })
     }
 
-    /// Adds what the kernel has counted since it was asked last.
-    fn count(&mut self) {
-        if let Ok(counted) = self.ring.statistics() {
-            self.counters.received += u64::from(counted.tp_packets);
-            self.counters.dropped += u64::from(counted.tp_drops);
-            self.counters.freezes += u64::from(counted.tp_freeze_q_cnt);
+    /// Its socket, which counts.
+    pub fn socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.ring.socket)
+    }
+
+    /// Takes no more frames. Where that fails they go on coming, and who asked for the end asks again.
+    pub fn close(&self) {
+        let _ = self.ring.keep(0, None);
+    }
+
+    /// Whether its interface is up, for one that was just opened: that it is not is no news.
+    pub fn begins_up(&self) -> bool {
+        self.is_up() || {
+            let _ = self.ring.take_error();
+            false
         }
     }
 
-    /// Whether it is up again. One that was taken away and made anew is another one, and gets another ring.
-    fn look(&mut self, options: &Options, filter: &Filter) {
-        let Some(index) = interface_index(&self.name) else { return };
-        if self.ring.index == Some(index) && self.ring.is_bound_to(index) {
-            // The kernel goes on with an interface that was only down.
-            self.counters.up = is_up(self.ring.as_fd(), &self.name).unwrap_or(false);
-        } else if let Ok(again) = Self::open(&self.name, options, filter) {
-            let InterfaceCounters { received, delivered, outgoing, .. } = self.counters;
-            // What was still in the old ring goes with it.
-            let dropped = received - delivered - outgoing;
-            let counters = InterfaceCounters { up: again.counters.up, dropped, ..self.counters.clone() };
-            *self = Self { counters, ..again };
-        }
+    /// Whether there is an error, which there is none of afterwards: it is that the interface went down.
+    pub fn has_gone_down(&self) -> bool {
+        self.ring.take_error().is_err()
+    }
+
+    /// Whether its interface is up, as far as its owner wants it to be.
+    pub fn is_up(&self) -> bool {
+        is_up(self.as_fd(), &self.name).unwrap_or(false)
+    }
+
+    /// Whether opening rings of this name would give ones that get frames, or might.
+    pub fn can_be_opened_anew(&self) -> bool {
+        interface_index(&self.name).is_some() && (self.shares || self.is_up())
+    }
+
+    /// Whether it gets frames once its interface is up: it is the interface of this name, and no other one that was made
+    /// since.
+    pub fn is_of_its_interface(&self) -> bool {
+        self.shares
+            && interface_index(&self.name)
+                .is_some_and(|index| self.ring.index == Some(index) && self.ring.is_bound_to(index))
     }
 }
 
-/// The host's time, in nanoseconds since 1970.
-fn host_time() -> Option<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_nanos()).ok()
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.socket.as_fd()
+    }
+}
+
+/// What the kernel counted of a socket since it was asked last.
+pub(super) fn statistics(socket: &OwnedFd) -> io::Result<libc::tpacket_stats_v3> {
+    let mut counted = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
+    get(socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counted)?;
+    Ok(counted)
 }
 
 /// What a frame on such an interface starts with, as far as that is read here. The kernel's PPP hands IP over without
@@ -507,7 +394,7 @@ fn append(batch: &mut FrameBatch, filled: &mut usize, found: &Found<'_>, linktyp
 
 /// A packet socket and the memory that it shares with the kernel.
 struct Ring {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     /// Of the interface, once bound.
     index: Option<i32>,
     memory: NonNull<u8>,
@@ -529,7 +416,7 @@ impl Ring {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: it was made above and belongs to nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let socket = Arc::new(unsafe { OwnedFd::from_raw_fd(descriptor) });
         set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &libc::tpacket_versions::TPACKET_V3)?;
         let (block_size, blocks) = (options.block_size as usize, options.blocks as usize);
         let request = libc::tpacket_req3 {
@@ -592,6 +479,25 @@ impl Ring {
         set(&self.socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
     }
 
+    /// Becomes one of the rings among which the kernel shares out frames by this program: of this group, or of a new one.
+    /// The group as it is to be told of.
+    fn join(&self, group: Option<libc::c_int>, program: &[Instruction]) -> io::Result<libc::c_int> {
+        if let Some(group) = group {
+            set(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &group)?;
+            return Ok(group);
+        }
+        // The kernel chooses a number that nobody else has.
+        let kind = libc::PACKET_FANOUT_CBPF | libc::PACKET_FANOUT_FLAG_UNIQUEID;
+        set(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &(kind << 16))?;
+        let mut instructions: Vec<_> = program.iter().map(for_kernel).collect();
+        let length = u16::try_from(instructions.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let asked = libc::sock_fprog { len: length, filter: instructions.as_mut_ptr() };
+        set(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &asked)?;
+        let mut group: libc::c_int = 0;
+        get(&self.socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &mut group)?;
+        Ok(group)
+    }
+
     /// For as long as the socket lives: the kernel counts who wants it, so that nobody else's wish is undone.
     fn be_promiscuous(&self, index: i32) -> io::Result<()> {
         let request = libc::packet_mreq {
@@ -603,13 +509,6 @@ impl Ring {
         set(&self.socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
     }
 
-    /// What the kernel counted since it was asked last.
-    fn statistics(&self) -> io::Result<libc::tpacket_stats_v3> {
-        let mut counted = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
-        get(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counted)?;
-        Ok(counted)
-    }
-
     /// The socket's error, which is none afterwards.
     fn take_error(&self) -> io::Result<()> {
         let mut error: libc::c_int = 0;
@@ -617,23 +516,23 @@ impl Ring {
         if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
     }
 
-    /// Lends the next block, if it is ready, and gives it back to the kernel; whether it was ready.
-    fn with_block(&mut self, take: impl FnOnce(&[u8])) -> bool {
+    /// Lends the next block, if it is ready, and gives it back to the kernel.
+    fn with_block<T>(&mut self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let start = self.next * self.block_size;
         // SAFETY: `next` is below `blocks`, so the block lies within the mapping. It begins at a page, so that its status
         // word is aligned; the kernel changes that word, hence an atomic.
         let status = unsafe { AtomicU32::from_ptr(self.memory.add(start + STATUS).as_ptr().cast()) };
         // Acquire: what the kernel wrote before it gave the block away is seen.
         if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
-            return false;
+            return None;
         }
         // SAFETY: within the mapping, as above. The kernel writes nothing into a block that is not its own, and the slice
         // is gone before it is its own again. The status word, inside of the slice, is not written meanwhile either.
-        take(unsafe { std::slice::from_raw_parts(self.memory.add(start).as_ptr(), self.block_size) });
+        let taken = take(unsafe { std::slice::from_raw_parts(self.memory.add(start).as_ptr(), self.block_size) });
         // Release: all reading is done before.
         status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
         self.next = (self.next + 1) % self.blocks;
-        true
+        Some(taken)
     }
 }
 
@@ -702,9 +601,13 @@ fn kernel_program(bytes: u32, program: Option<&Program>) -> Vec<libc::sock_filte
     ];
     instructions.extend(program.instructions().iter().map(|asked| {
         let keeps = u32::from(asked.code) == libc::BPF_RET | libc::BPF_K && asked.k > 0;
-        one(u32::from(asked.code), asked.jt, asked.jf, if keeps { bytes } else { asked.k })
+        libc::sock_filter { k: if keeps { bytes } else { asked.k }, ..for_kernel(asked) }
     }));
     instructions
+}
+
+fn for_kernel(asked: &Instruction) -> libc::sock_filter {
+    libc::sock_filter { code: asked.code, jt: asked.jt, jf: asked.jf, k: asked.k }
 }
 
 /// The ARPHRD type of an interface.

@@ -88,7 +88,8 @@ impl Program {
         self.run(frame, original).is_some_and(|kept| kept > 0)
     }
 
-    fn run(&self, frame: &[u8], original: u32) -> Option<u32> {
+    /// What it answers; nothing when it asks for what is not there.
+    pub(super) fn run(&self, frame: &[u8], original: u32) -> Option<u32> {
         let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; MEMORY], 0_usize);
         loop {
             let Instruction { code, jt, jf, k } = *self.0.get(at)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file or stdin --> Input (plain, gzip, zstd) --> Format (pcap, pcapng) --> FrameBatch
-//! interfaces    --> rings of blocks (af_packet) ---------------------------> FrameBatch
+//! interfaces    --> rings of blocks (af_packet) --> threads (live) ---------> FrameBatch
 //! ```
 //!
 //! [`open`] looks at the first bytes to find out what it has, never at the file's name. A [`Source`] reads
@@ -16,7 +16,9 @@
 pub mod af_packet;
 pub mod bpf;
 mod compressed;
+mod fanout;
 mod linktype;
+pub mod live;
 mod pcap;
 mod pcapng;
 
@@ -142,8 +144,8 @@ pub trait Source: Send {
         None
     }
 
-    /// How often each thread that captures has looked for frames: one that hangs stops counting, one to which nothing
-    /// comes does not. Empty for a file.
+    /// How often this has been asked for frames, and how often each thread that captures has looked for some: one that
+    /// hangs stops counting, one to which nothing comes does not. Empty for a file.
     fn turns(&self) -> Vec<u64> {
         Vec::new()
     }
@@ -160,7 +162,7 @@ pub trait Source: Send {
 }
 
 /// Counters of a live capture, over all its interfaces. Frames received are delivered, ignored as outgoing, dropped, or
-/// still in a ring; the kernel's numbers are of the last second's look.
+/// still in a ring or a batch; the kernel's numbers are of the last second's look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiveCounters {
     /// Frames that this host sent itself: not delivered.
@@ -177,28 +179,31 @@ pub struct LiveCounters {
     pub down: u64,
 }
 
-/// Counters of one interface. Frames received are delivered, ignored as outgoing, dropped, or still in a ring.
+/// Counters of one interface, over all its rings. Frames received are delivered, ignored as outgoing, dropped, or still
+/// in a ring or in a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceCounters {
     /// Its name.
     pub name: String,
     /// Frames that the kernel had for us, dropped ones included.
     pub received: u64,
-    /// Frames taken out of its ring and handed on.
+    /// Frames taken out of its rings and handed on.
     pub delivered: u64,
-    /// Frames for which its ring had no room.
+    /// Of these, those that came through each ring.
+    pub by_ring: Vec<u64>,
+    /// Frames for which a ring had no room.
     pub dropped: u64,
     /// Frames that this host sent itself: not handed on.
     pub outgoing: u64,
-    /// How often its ring became full.
+    /// How often a ring became full.
     pub freezes: u64,
     /// How often it went down or away.
     pub downs: u64,
     /// It is there, and up.
     pub up: bool,
-    /// Size of its ring.
+    /// Size of its rings together.
     pub ring_bytes: u64,
-    /// Nanoseconds that a frame had waited in the ring when it was taken: the longest of the last second or two.
+    /// Nanoseconds that a frame had waited when it was handed on: the longest of the last second or two.
     pub lag: u64,
 }
 

@@ -88,22 +88,13 @@ fn no_block_leads_outside_of_it() {
 fn settings_have_ranges() {
     let fault = |options: Options| options.fault().map(|(setting, _)| setting);
     assert_eq!(fault(Options::default()), None);
+    assert_eq!(fault(Options { threads: 0, ..Options::default() }), Some("threads"));
+    assert_eq!(fault(Options { threads: 17, ..Options::default() }), Some("threads"));
     assert_eq!(fault(Options { snap_length: 63, ..Options::default() }), Some("snap_length"));
     assert_eq!(fault(Options { block_size: 100_000, ..Options::default() }), Some("block_size"));
     assert_eq!(fault(Options { blocks: 1, ..Options::default() }), Some("blocks"));
     let huge = Options { block_size: 1 << 24, blocks: 1 << 16, ..Options::default() };
     assert_eq!(fault(huge), Some("block_size times blocks"));
-}
-
-#[test]
-fn what_cannot_be_opened_says_why() {
-    let reason = |names: &[&str], options| {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        open(&names, options, &Filter::default()).err().map(|error| error.reason)
-    };
-    assert_eq!(reason(&[], Options::default()), Some(Reason::NoInterface));
-    assert_eq!(reason(&["no such one"], Options::default()), Some(Reason::NoInterface));
-    assert_eq!(reason(&["lo"], Options { blocks: 0, ..Options::default() }), Some(Reason::Interface));
 }
 
 #[test]
