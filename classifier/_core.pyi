@@ -327,8 +327,8 @@ class Engine:
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
     def turns(self) -> list[int]:
-        """How often the engine has asked for frames, and how often each thread that captures from interfaces has
-        looked for some, also when none came: one that hangs stops counting. Empty for a file."""
+        """How often the engine has asked for frames, and how often each thread that captures from interfaces
+        has looked for some, also when none came: one that hangs stops counting. Empty for a file."""
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
     def interfaces(self) -> list[Interface]:

@@ -93,12 +93,13 @@ What cannot be written, since the disk is full or nobody reads, waits in memory 
 again for as long as it takes; what that has no room for is counted, and a `gap` event says what is missing.
 
 \b
-Sizing: a ring is memory that is never swapped out. It bridges pauses of this process of its
-size divided by the rate (64 MiB: 0.5 s at 1 Gbit/s, 0.05 s at 10 Gbit/s), but no longer than 10 ms for each
-of its blocks: the kernel hands one over when it is full or that old. `kernel.dropped` in the last event, and
-a line on standard error, tell when it was too small. With --threads N each interface has N rings, among which the kernel shares out its packets by their
-pairs of addresses; more than one is for when capture-0 of the metrics is always busy. Leave --snap-length as it is unless copying costs too
-much: what lies beyond it is not seen, such as the end of a long handshake. docs/live.md has more.
+Sizing: a ring is memory that is never swapped out. It bridges pauses of this process of its size divided by
+the rate (64 MiB: 0.5 s at 1 Gbit/s, 0.05 s at 10 Gbit/s), but no longer than 10 ms for each of its blocks:
+the kernel hands one over when it is full or that old. `kernel.dropped` in the last event, and a line on
+standard error, tell when it was too small. With --threads N an interface has N rings, and each thread one of
+every interface: all packets of a pair of addresses come through one of them. Leave --snap-length as it is
+unless copying costs too much: what lies beyond it is not seen, such as the end of a long handshake.
+docs/live.md has more.
 
 Standard error says once when the traffic looks one-way, sampled, duplicated or stripped (cut or blank), when
 an interface goes or comes back, and which offload joins packets before they are seen.
@@ -173,7 +174,9 @@ def command(
     threads: Annotated[
         int,
         typer.Option(
-            min=1, max=16, help="Threads that take packets from the kernel: each has a ring of every interface."
+            min=1,
+            max=16,
+            help="Threads that take packets from the kernel: each has a ring of every interface.",
         ),
     ] = 1,
     ring_size: Annotated[int, typer.Option(min=1, max=4096, help="A ring, in MiB.")] = 64,

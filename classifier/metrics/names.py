@@ -196,7 +196,9 @@ _INTERFACES: Final = (
         by_interface=True,
         where=Where.WATCH,
     ),
-    _of_interface("capture_waiting_packets", Type.GAUGE, "Packets in the rings, or just out of them, at this moment."),
+    _of_interface(
+        "capture_waiting_packets", Type.GAUGE, "Packets in the rings, or just out of them, at this moment."
+    ),
     _of_interface("capture_ring_full_total", Type.COUNTER, "Times that a ring became full."),
     _of_interface("capture_ring_bytes", Type.GAUGE, "Size of the rings."),
     _of_interface(
