@@ -78,7 +78,7 @@ def test_what_a_tunnel_leaves_in_the_metrics(laboratory: Laboratory, tmp_path: P
     assert total(found, "capture_received_packets_total", interface="tap0") == len(frames)
     assert total(found, "capture_lag_seconds", interface="tap0") > 0
     assert total(found, "capture_ring_bytes", interface="tap0") == 64 << 20
-    for thread in ("run", "worker-0", "worker-1", "others"):
+    for thread in ("run", "capture-0", "worker-0", "worker-1", "others"):
         assert total(found, "thread_cpu_seconds_total", thread=thread) >= 0
     assert total(found, "process_resident_memory_bytes") > 0
     assert stop(program) == 0
@@ -107,10 +107,11 @@ def test_a_ring_that_is_full_and_a_run_that_hangs(laboratory: Laboratory, tmp_pa
     assert stop(program) == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_balance_under_overload(laboratory: Laboratory, tmp_path: Path, workers: str) -> None:
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_balance_under_overload(laboratory: Laboratory, tmp_path: Path, threads: str) -> None:
     program = watch(
-        *(laboratory, tmp_path, "-i", "tap0", "-i", "gen0", "--keep", "all", "--workers", workers),
+        *(laboratory, tmp_path, "-i", "tap0", "-i", "gen0", "--keep", "all"),
+        *("--workers", threads, "--threads", threads),
         *("--ring-size", "1", "--block-size", "64", "--remove-duplicates"),
     )
     tunnels = frames_of("wg-plain-51820") + frames_of("ovpn-udp-plain-1194") + frames_of("ikev2-psk-natt")

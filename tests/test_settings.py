@@ -72,6 +72,7 @@ def test_a_dump_holds_every_setting_with_its_origin(
         "filter": "udp or esp",
         "outgoing": False,
         "promiscuous": False,
+        "threads": 1,
         "ring_size": 32,
         "block_size": 256,
         "snap_length": 262_144,

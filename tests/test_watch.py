@@ -509,6 +509,12 @@ def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:
             1 << 30,
             "1,024 MiB are free; expected half of that in all, 256 MiB a ring",
         ),
+        (
+            {"threads": 2},
+            1 << 28,
+            "rings of 64 MiB, 4 of them: memory that is never swapped out, and only 256 MiB are free; "
+            "expected half of that in all, 32 MiB a ring",
+        ),
     ],
 )
 def test_ring_settings_that_cannot_be_say_what_to_use(

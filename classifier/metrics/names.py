@@ -182,7 +182,7 @@ _INTERFACES: Final = (
     _of_interface(
         "capture_dropped_packets_total",
         Type.COUNTER,
-        "Packets unseen by the sensor: the ring had no room for them.",
+        "Packets unseen by the sensor: a ring had no room for them.",
     ),
     _of_interface(
         "capture_delivered_packets_total", Type.COUNTER, "Packets taken out of the rings and looked at."
@@ -190,7 +190,7 @@ _INTERFACES: Final = (
     Metric(
         "capture_ignored_packets_total",
         Type.COUNTER,
-        "Packets taken out of the ring and left out on purpose: sent by this host itself.",
+        "Packets taken out of the rings and left out on purpose: sent by this host itself.",
         ("interface", "reason"),
         (("outgoing",),),
         by_interface=True,
