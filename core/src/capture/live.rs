@@ -184,7 +184,7 @@ impl Kernel {
     /// The ring is another one from now on. What was still in the old one goes with it.
     fn begin_anew(&mut self, tap: &Tap) {
         self.count();
-        self.dropped = self.received - self.taken;
+        self.dropped = self.received.saturating_sub(self.taken);
         self.socket = tap.socket();
         self.up = tap.begins_up();
     }
@@ -621,6 +621,7 @@ mod tests {
     //! What needs an interface is in tests/test_watch.py.
 
     use super::*;
+    use crate::capture::{FrameRef, LinkType};
 
     #[test]
     fn what_cannot_be_opened_says_why() {
@@ -631,5 +632,98 @@ mod tests {
         assert_eq!(reason(&[], Options::default()), Some(Reason::NoInterface));
         assert_eq!(reason(&["no such one"], Options::default()), Some(Reason::NoInterface));
         assert_eq!(reason(&["lo"], Options { blocks: 0, ..Options::default() }), Some(Reason::Interface));
+    }
+
+    type Thread = (Arc<Progress>, Receiver<Load>);
+
+    /// A reader, and what two threads would have.
+    fn reader() -> (Live, SyncSender<Message>, Vec<Thread>) {
+        let options = Options { threads: 2, ..Options::default() };
+        let wanted = AtomicU8::new(GO_ON);
+        let shared = Arc::new(Shared { options, filter: Filter::default(), interfaces: Vec::new(), wanted });
+        let (full, filled) = sync_channel(16);
+        let mut live = Live {
+            shared,
+            handed: vec![Handed { by_ring: vec![0; 2], ..Handed::default() }],
+            filled,
+            lanes: Vec::new(),
+            threads: Vec::new(),
+            bytes: 0,
+            turns: 0,
+            looked: Instant::now(),
+            failed: false,
+        };
+        let mut threads = Vec::new();
+        for _ in 0..2 {
+            let (empty, back) = sync_channel(LOADS);
+            let progress = Arc::new(Progress::default());
+            live.lanes.push(Lane { progress: Arc::clone(&progress), empty, loads: VecDeque::new(), handed: 0 });
+            threads.push((progress, back));
+        }
+        (live, full, threads)
+    }
+
+    fn load(times: &[i64]) -> Load {
+        let one = |&time| FrameRef { time, offset: 0, captured: 0, original: 0, linktype: LinkType(1) };
+        let batch = FrameBatch { data: Vec::new(), frames: times.iter().map(one).collect() };
+        let taken = vec![Taken { delivered: times.len() as u64, outgoing: 0, oldest: 0 }];
+        Load { batch, taken, bytes: 0 }
+    }
+
+    #[test]
+    fn the_batch_with_the_earliest_first_frame_comes_first() {
+        let (mut live, full, threads) = reader();
+        for (thread, times) in [(0, &[20, 40][..]), (0, &[10, 50]), (1, &[15]), (1, &[]), (1, &[45])] {
+            threads[thread].0.sent.fetch_add(1, Ordering::Relaxed);
+            assert!(full.send((thread, Ok(load(times)))).is_ok());
+        }
+        let mut batch = FrameBatch::new();
+        let mut came = Vec::new();
+        for _ in 0..5 {
+            assert_eq!(live.fill(&mut batch), Ok(true));
+            came.push(batch.frames().first().map(|frame| frame.time));
+        }
+        // Those of one thread in its order, whatever their times.
+        assert_eq!(came, [Some(15), None, Some(20), Some(10), Some(45)]);
+        let counted = &live.handed[0];
+        assert_eq!((counted.delivered, &counted.by_ring[..]), (6, &[4, 2][..]));
+        assert_eq!(threads.iter().map(|(_, back)| back.try_iter().count()).collect::<Vec<_>>(), [2, 3]);
+        drop(full);
+        assert_eq!(live.fill(&mut batch), Ok(false));
+    }
+
+    #[test]
+    fn all_is_delivered_up_to_the_last_look_of_the_thread_that_looked_first() {
+        let (mut live, full, threads) = reader();
+        threads[0].0.idle_at.store(5 * LAG_NS, Ordering::Release);
+        assert_eq!(live.delivered_until(), None);
+        threads[1].0.idle_at.store(4 * LAG_NS, Ordering::Release);
+        assert_eq!(live.delivered_until(), Some(3 * LAG_NS));
+        threads[1].0.sent.fetch_add(1, Ordering::Relaxed);
+        assert!(full.send((1, Ok(load(&[1])))).is_ok());
+        assert_eq!(live.delivered_until(), None);
+        assert_eq!(live.fill(&mut FrameBatch::new()), Ok(true));
+        assert_eq!(live.delivered_until(), Some(3 * LAG_NS));
+    }
+
+    #[test]
+    fn a_fault_of_a_thread_is_told_once() {
+        let (mut live, full, _threads) = reader();
+        let fault = CaptureError::new(Reason::Io, None, "a fault", "none");
+        assert!(full.send((0, Err(fault.clone()))).is_ok());
+        assert_eq!(live.fill(&mut FrameBatch::new()), Err(fault));
+        assert_eq!(live.fill(&mut FrameBatch::new()), Ok(false));
+    }
+
+    #[test]
+    fn a_thread_that_ends_untold_is_a_fault() {
+        let (mut live, _full, _threads) = reader();
+        live.threads.push(std::thread::spawn(|| ()));
+        while !live.threads[0].is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(live.look().is_err());
+        live.stop();
+        assert!(live.look().is_ok());
     }
 }
