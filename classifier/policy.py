@@ -44,6 +44,7 @@ what the ends of a flow and the entries of a prefix amount to is remembered for 
 which rules can hold for each combination of names; none of it changes an answer.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
@@ -270,7 +271,7 @@ ALWAYS: Final = (-(1 << 63), 1 << 63)
 REMEMBERED: Final = 65_536
 """Most that is remembered of the entries of prefixes; then it begins anew."""
 FLOWS_REMEMBERED: Final = 8_192
-"""The same of flows: the reports of one come close together."""
+"""Most that is remembered of flows: the reports of one come close together."""
 
 FirstSeen = Callable[[bytes, bytes, str, int], int]
 """(subject, remote, protocol, start of a flow) -> when the case was first seen; see `cases.FirstSeen`."""
@@ -520,9 +521,12 @@ class Rule:
 class _Memory:
     """What `judge` has worked out before. Losing any of it changes no answer."""
 
-    flows: dict[tuple[bytes, bytes, int | None, str, bool, bool], _Ends] = field(default_factory=dict)
+    flows: OrderedDict[tuple[bytes, bytes, int | None, str, bool, bool], _Ends] = field(
+        default_factory=OrderedDict
+    )
     """By all of a flow that entries are compared with: ends, port, protocol, whether it was joined mid-flow,
-    whether it goes through a proxy."""
+    whether it goes through a proxy. One goes for one that comes: memory that is given back and filled again in
+    the course of minutes would look as if it grew."""
     ends: dict[tuple[int, str, Side | None], _Remembered] = field(default_factory=dict)
     places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = field(default_factory=dict)
     rules: dict[tuple[Verdict, str, str, Direction, str], tuple[tuple[Rule, bool], ...]] = field(
@@ -630,8 +634,8 @@ class Policy:
         key = (flow.source, flow.destination, flow.destination_port, flow.protocol, midflow, proxied)
         ends = self._memory.flows.get(key)
         if ends is None or ends.register is not register or not ends.from_ns <= at_ns < ends.until_ns:
-            if len(self._memory.flows) >= FLOWS_REMEMBERED:
-                self._memory.flows.clear()
+            if ends is None and len(self._memory.flows) >= FLOWS_REMEMBERED:
+                self._memory.flows.popitem(last=False)
             ends = self._memory.flows[key] = self._ends(flow, register, at_ns)
         _, _, _, direction, subject, looked_up, subject_end, other_end = ends
 

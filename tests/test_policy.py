@@ -335,12 +335,14 @@ def test_what_is_remembered_holds_for_one_side_protocol_and_time_only() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classifier.policy.REMEMBERED", 3)
+    monkeypatch.setattr("classifier.policy.FLOWS_REMEMBERED", 5)
     policy = replace(OURS)
     known = register(*(entry(f"198.51.100.{number}") for number in range(50)))
     for number in range(50):
         assert judge(policy, of=flow(f"198.51.100.{number}")).verdict == "unregistered"
         assert policy.judge(flow(f"198.51.100.{number}"), known, NOW).verdict == "registered"
         assert len(policy._memory.ends) <= 3
+        assert len(policy._memory.flows) == min(number + 1, 5)
 
 
 # --- both ends ---------------------------------------------------------------------------------------
