@@ -525,8 +525,8 @@ class _Memory:
         default_factory=OrderedDict
     )
     """By all of a flow that entries are compared with: ends, port, protocol, whether it was joined mid-flow,
-    whether it goes through a proxy. One goes for one that comes: memory that is given back and filled again in
-    the course of minutes would look as if it grew."""
+    whether it goes through a proxy. One goes for one that comes: memory that is given back and filled again
+    in the course of minutes would look as if it grew."""
     ends: dict[tuple[int, str, Side | None], _Remembered] = field(default_factory=dict)
     places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = field(default_factory=dict)
     rules: dict[tuple[Verdict, str, str, Direction, str], tuple[tuple[Rule, bool], ...]] = field(
