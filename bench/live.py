@@ -208,7 +208,10 @@ def programs(
     bench: Bench, python: str | None
 ) -> tuple[dict[str, Callable[[str, float], Seen]], dict[str, str]]:
     """Those that are there, and their versions; tcpdump's stands beside."""
-    peers: dict[str, Callable[[str, float], Seen]] = {"watch": lambda name, rate: watch(bench, name, rate)}
+    peers: dict[str, Callable[[str, float], Seen]] = {
+        "watch": lambda name, rate: watch(bench, name, rate),
+        "watch --threads 2": lambda name, rate: watch(bench, name, rate, "--threads", "2"),
+    }
     found = {"tcpdump": first_line("tcpdump", "--version").removeprefix("tcpdump version ")}
     if shutil.which("ndpiReader"):
         peers["ndpiReader"] = lambda name, rate: ndpi_reader(bench, name, rate)
@@ -238,12 +241,12 @@ def watch_command(events: Path) -> list[str]:
     ]
 
 
-def watch(bench: Bench, name: str, rate: float) -> Seen:
+def watch(bench: Bench, name: str, rate: float, *options: str) -> Seen:
     """Ours: the whole command, with register, policy and events."""
     events, errors = bench.place / "events.jsonl", bench.place / "watch.stderr"
     events.unlink(missing_ok=True)
     with errors.open("wb") as said:
-        program = bench.namespace.start(watch_command(events), subprocess.DEVNULL, said)
+        program = bench.namespace.start([*watch_command(events), *options], subprocess.DEVNULL, said)
     wait_for(lambda: "listening on" in text(errors), "watch to listen")
     cpu = cpu_s(program.pid)
     sent = bench.send(rate)
