@@ -304,7 +304,7 @@ def hang(process: Path) -> None:
     """A thread that captures stops, as a bug or a driver would stop it: the others go on."""
     threads = {int(task.name): (task / "comm").read_text().strip() for task in (process / "task").iterdir()}
     captures = [number for number, name in threads.items() if name.startswith("vpn-capture")]
-    held = captures[0] if captures else int(process.name)
+    held = captures[0]
     ptrace = ctypes.CDLL(None, use_errno=True).ptrace
     ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
