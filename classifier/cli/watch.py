@@ -405,7 +405,7 @@ def _watch(
     handlers = {number: _setter(wanted, number) for number in (signal.SIGHUP, signal.SIGUSR2)}
     left = 0
     try:
-        offering.begin(watch, watch.sinks, lambda text: log.warning("metrics", text))
+        offering.begin(watch, watch.sinks, mirror.suspected, lambda text: log.warning("metrics", text))
         with signals(on_stop, handlers):
 
             def on_poll() -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from classifier import _core
 from classifier.metrics.tally import LOOKUP_BOUNDS
+from classifier.mirror import LOOKS
 from classifier.policy import ACTIONS, SUSPENSIONS, VERDICTS, Action, Standing, Verdict
 from classifier.register.entry import Kind
 
@@ -209,6 +210,15 @@ _INTERFACES: Final = (
     ),
     _of_interface("interface_up", Type.GAUGE, "1: the interface is there and up."),
     _of_interface("interface_downs_total", Type.COUNTER, "Times that the interface went down or away."),
+    Metric(
+        "mirror_suspected",
+        Type.GAUGE,
+        "1: the traffic looks as if the mirror sent one direction only, a sample, packets twice, or packets "
+        "cut or masked. Judged once a minute; docs/live.md has the thresholds.",
+        ("kind",),
+        _values(LOOKS),
+        where=Where.WATCH,
+    ),
 )
 
 _FLOW: Final = (

@@ -8,7 +8,7 @@ prometheus-client is not loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,14 @@ class Offering:
         self.tally = Tally() if wanted.address is not None or wanted.file is not None else None
         """What the run is to count; None: nobody asks."""
 
-    def begin(self, run: Replay, sinks: Sequence[CountedSink], say: Callable[[str], None]) -> None:
-        """Answer from now on."""
+    def begin(
+        self,
+        run: Replay,
+        sinks: Sequence[CountedSink],
+        suspected: Callable[[], Collection[str]],
+        say: Callable[[str], None],
+    ) -> None:
+        """Answer from now on; `suspected` gives what the mirror is suspected of."""
         if self.tally is None:
             return
         from classifier.metrics.collector import RunCollector, registry_of
@@ -59,6 +65,7 @@ class Offering:
 
         self._meter = Meter(run, self.tally, sinks)
         collector = RunCollector(self._meter, Where.WATCH)
+        collector.add(lambda: {"mirror_suspected": {(kind,): 1 for kind in suspected()}})
         if self._server is not None:
             collector.add(self._server.closed_connections)
             self._server.start(self._meter, registry_of(collector, process=True))
