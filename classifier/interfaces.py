@@ -8,6 +8,7 @@ the wire. Nothing is switched here: what others do with the interface is not kno
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _SENDING: Final = {
     "tx-tcp-segmentation": "tso",
     "tx-udp-segmentation": "tx-udp-segmentation",
 }
+_RTMGRP_LINK: Final = 1  # linux/rtnetlink.h
+_MOST_NEWS: Final = 65_536
 _UNKNOWN_SPEED: Final = 0x7FFF_FFFF
 _LOOK_S: Final = 1.0
 _LOOK_AT_OFFLOADS_S: Final = 60.0
@@ -99,7 +102,11 @@ def advice(names: Iterable[str], outgoing: bool) -> Iterator[str]:
 
 
 class InterfaceLog:
-    """Says when an interface that is listened on goes and comes back, and when packets begin to be joined."""
+    """Says when an interface that is listened on goes and comes back, and when packets begin to be joined.
+
+    While the kernel has no news of interfaces, pyroute2 is asked once a minute: its answers are objects
+    that hold each other, of which there would be some 50,000 before Python's collector takes them away.
+    """
 
     def __init__(
         self,
@@ -112,9 +119,15 @@ class InterfaceLog:
         self._listens = listens
         """Those that the capture takes frames from."""
         self._say = say
+        self._news = _News()
         self._said = {found.name: (found.state, found.remedy(outgoing=outgoing)) for found in interfaces()}
         self._said = {name: self._said.get(name, ("gone", None)) for name in names}
         self._look_at = self._look_at_offloads = 0.0
+        self._is_waiting = False
+
+    def close(self) -> None:
+        """Nothing is looked at any more."""
+        self._news.close()
 
     def tick(self) -> None:
         """Look, if it is time to."""
@@ -125,6 +138,9 @@ class InterfaceLog:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
+        if not self._news.have_come() and now < self._look_at_offloads and not self._is_waiting:
+            return
+        self._is_waiting = False
         listens = self._listens()
         ethtool: Ethtool | None = None
         if now >= self._look_at_offloads:
@@ -135,7 +151,8 @@ class InterfaceLog:
                 found = _found(route, name, ethtool)
                 state = "gone" if found is None else found.state
                 if state in ("up", "no carrier") and name not in listens:
-                    continue  # the capture has yet to find that it is back
+                    self._is_waiting = True  # the capture has yet to find that it is back
+                    continue
                 if state != said:
                     self._say(f"{name} is {state}" + ("" if state == "up" else ": waiting for it"))
                 if found is not None and ethtool is not None:
@@ -146,6 +163,30 @@ class InterfaceLog:
                 self._said[name] = (state, remedy)
         if ethtool is not None:
             ethtool.close()
+
+
+class _News:
+    """Whether the kernel has told of a change of any interface (rtnetlink(7))."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setblocking(False)
+        self._socket.bind((0, _RTMGRP_LINK))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def have_come(self) -> bool:
+        """Since this was asked last."""
+        have_come = False
+        while True:
+            try:
+                self._socket.recv(_MOST_NEWS)
+            except BlockingIOError:
+                return have_come
+            except OSError:  # more than there was room for; the next time there is room
+                return True
+            have_come = True
 
 
 def _about_offloads(found: Interface, outgoing: bool) -> str | None:

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from scapy.utils import RawPcapReader
 
 import classifier
 from classifier import events
-from classifier.interfaces import Interface
+from classifier.interfaces import Interface, InterfaceLog
 from classifier.watch import Capture
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
@@ -472,6 +473,50 @@ def test_an_offload_is_said_with_the_command(laboratory: Laboratory, tmp_path: P
     assert (command in laboratory.run(sys.executable, "-m", "classifier", "interfaces")) == (gro == "on")
     assert stop(laboratory.watch("-i", "tap0", stderr=errors)) == 0
     assert (f"for true lengths: {command}\n" in errors.read_text()) == (gro == "on")
+
+
+def test_interfaces_are_looked_at_when_there_is_news_and_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, has_news = [100.0], [False]
+    said: list[str] = []
+    looked: list[bool] = []
+    listens = {"eth1"}
+    states = {"eth1": Interface("eth1", True, True, "ethernet", None, ())}
+
+    def found(_route: object, name: str, ethtool: object) -> Interface | None:
+        looked.append(ethtool is not None)
+        return states.get(name)
+
+    monkeypatch.setattr("classifier.interfaces.interfaces", lambda: list(states.values()))
+    monkeypatch.setattr("classifier.interfaces._found", found)
+    monkeypatch.setattr("classifier.interfaces._News.have_come", lambda _: has_news[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    log = InterfaceLog(["eth1"], False, lambda: listens, said.append)
+
+    def seconds(count: int, news: bool = False) -> list[bool]:
+        looked.clear()
+        for _ in range(count):
+            has_news[0] = news
+            log.tick()
+            log.tick()  # too early
+            now[0] += 1
+        return list(looked)
+
+    assert seconds(60) == [True]
+    assert seconds(60) == [True]
+    gone = states.pop("eth1")
+    assert seconds(30) == [True]
+    assert said == ["eth1 is gone: waiting for it"]
+    assert seconds(29) == []
+    # It is there again, and the capture finds that a little later.
+    states["eth1"], listens = gone, set()
+    assert seconds(1, news=True) == [False]
+    assert len(seconds(5)) == 5
+    listens = {"eth1"}
+    assert len(seconds(5)) == 1
+    assert said[1:] == ["eth1 is up"]
+    log.close()
 
 
 def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:

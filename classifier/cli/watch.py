@@ -446,6 +446,7 @@ def _watch(
     finally:
         _close(sink, ledger)
         offering.close()
+        states.close()
     losses.tick(last=True)
     mirror.tick(last=True)
     if left:
