@@ -8,6 +8,7 @@ the wire. Nothing is switched here: what others do with the interface is not kno
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -104,8 +105,8 @@ def advice(names: Iterable[str], outgoing: bool) -> Iterator[str]:
 class InterfaceLog:
     """Says when an interface that is listened on goes and comes back, and when packets begin to be joined.
 
-    While the kernel has no news of interfaces, pyroute2 is asked once a minute: its answers are objects
-    that hold each other, of which there would be some 50,000 before Python's collector takes them away.
+    While the kernel has no news of interfaces, pyroute2 is asked once a minute. Its answers are objects that
+    hold each other; they are taken away at once, long before the 50,000 at which Python looks for such.
     """
 
     def __init__(
@@ -131,15 +132,19 @@ class InterfaceLog:
 
     def tick(self) -> None:
         """Look, if it is time to."""
-        from pyroute2 import IPRoute
-        from pyroute2.ethtool import Ethtool
-
         now = time.monotonic()
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
         if not self._news.have_come() and now < self._look_at_offloads and not self._is_waiting:
             return
+        self._look(now)
+        gc.collect(0)
+
+    def _look(self, now: float) -> None:
+        from pyroute2 import IPRoute
+        from pyroute2.ethtool import Ethtool
+
         self._is_waiting = False
         listens = self._listens()
         ethtool: Ethtool | None = None
