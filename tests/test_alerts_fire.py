@@ -155,13 +155,13 @@ def malformed(number: int) -> list[bytes]:
     return [bytes(Ether(dst=NOBODY, type=0x0800) / Raw(b"\x55" * 60))] * number
 
 
-def cut(frames: Sequence[bytes]) -> list[bytes]:
-    """With less in them than their IP header says."""
-    return [frame[:60] for frame in frames]
-
-
-def doubled(frames: Sequence[bytes]) -> list[bytes]:
-    return [frame for frame in frames for _ in range(2)]
+def doubled_and_cut(frames: Sequence[bytes]) -> list[bytes]:
+    """Each twice; every other one then with less in it than its IP header says."""
+    return [
+        sent
+        for number, frame in enumerate(frames)
+        for sent in (frame, frame, *([frame[:60]] if number % 2 else []))
+    ]
 
 
 def write_rules(place: Path, *, serial: int, registered: str, due: timedelta, enforced: bool = True) -> None:
@@ -311,7 +311,7 @@ def begin_tables(sensors: Sensors) -> None:
 def begin_frames(sensors: Sensors) -> None:
     sensors.laboratory.pair("tap-frames", "gen-frames")
     sensors.start("frames", "-i", "tap-frames", "-o", "/dev/null")
-    sensors.send("gen-frames", cut(ordinary(200)) + doubled(ordinary(500)) + malformed(500), 300)
+    sensors.send("gen-frames", doubled_and_cut(ordinary(500)) + malformed(500), 300)
 
 
 def begin_disk(sensors: Sensors, place: Path) -> None:
