@@ -1,7 +1,7 @@
 //! The engine over captures that are written here, byte by byte.
 
 use super::*;
-use crate::capture::open_reader;
+use crate::capture::{FrameBatch, open_reader};
 use crate::fingerprint::testing::{Random, hex, padded};
 use crate::flow::{EndReason, Report};
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ const JUMP_PACKETS: u32 = 100;
 const UNSET_PACKETS: u8 = 16;
 
 /// The packet clock of one capture. Times are nanoseconds since 1970.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PacketClock {
     now: Option<i64>,
     /// Packets before it was set; until then it follows each of them.
@@ -53,6 +53,13 @@ impl PacketClock {
             }
             _ => self.observe_other(time, flow),
         }
+    }
+
+    /// The same for a packet whose flow is not known. `None`, and nothing is noted, when that would matter.
+    #[inline]
+    pub fn observe_time(&mut self, time: i64) -> Option<bool> {
+        let is_jump = self.is_set && self.now.is_some_and(|now| time > now.saturating_add(HOUR));
+        (!is_jump).then(|| self.observe(time, None))
     }
 
     fn observe_other(&mut self, time: i64, flow: Option<u64>) -> bool {
