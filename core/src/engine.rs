@@ -7,30 +7,28 @@
 //! change anything.
 
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::capture::bpf::Filter;
 use crate::capture::{self, CaptureError, InterfaceCounters, LinkType, Reason, Source};
 use crate::decode::{DecodeError, NoFlow, Peel};
 use crate::fingerprint::Confidence;
-use crate::flow::{FlowReport, KeyMode, Limits, PacketClock, SEED, SHARDS, ShardCounters, hash_bytes, mix};
-use crate::survey::Survey;
+use crate::flow::{FlowReport, KeyMode, Limits, SHARDS};
 
 mod batch;
-mod workers;
+mod reader;
+mod threads;
+mod worker;
 
-use batch::{Batch, Before, DecodeCounters, Decoder, Tick};
-use workers::{Answer, Command, Gone, TOGETHER, WorkerCounters, Workers};
+use batch::Batch;
+use reader::Reader;
+use threads::Threads;
+use worker::{Command, Worker};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
-/// Batches that are with the workers beside one for each to decode: enough to read while they work.
-const IN_FLIGHT: usize = 1;
-/// Bytes of a capture's first frame that go into its name in flow ids.
-const NAMING_BYTES: usize = 256;
 const SECOND: i64 = 1_000_000_000;
 
 /// Settings of an engine. Bounds are for all shards together.
@@ -152,94 +150,40 @@ enum State {
     Ending,
 }
 
-/// Seconds of the packet clock, at which shards look at what has timed out, and the instants of reviews.
-#[derive(Clone, Copy, Default)]
-struct Ticker {
-    /// The clock of this capture has been set, and the shards have been told.
-    has_ticked: bool,
-    /// Beginning of the second that the shards have been told.
-    second: i64,
-    /// How many of the instants have passed.
-    reviewed: usize,
-}
+/// A worker has ended before its time.
+struct Gone;
 
-impl Ticker {
-    /// The clock has moved: whether it has reached another second.
-    fn tick(&mut self, reviews: &[i64], number: u64, now: i64) -> Option<Tick> {
-        if (self.second..self.second.saturating_add(SECOND)).contains(&now) && self.has_ticked {
-            return None;
-        }
-        self.has_ticked = true;
-        self.second = now.div_euclid(SECOND).saturating_mul(SECOND);
-        Some(self.pass(reviews, number, now))
-    }
-
-    /// The tick itself.
-    fn pass(&mut self, reviews: &[i64], number: u64, now: i64) -> Tick {
-        let passed = reviews.partition_point(|&instant| instant <= now);
-        let review = std::mem::replace(&mut self.reviewed, passed) < passed;
-        Tick { number, now, review }
-    }
+/// Where the shards are worked.
+enum Workers {
+    /// On the caller's thread.
+    Inline(Box<Worker>),
+    Threads(Threads),
 }
 
 /// Replays captures, one after the other.
 pub struct Engine {
     settings: Settings,
-    peel: Arc<Peel>,
+    reader: Arc<Mutex<Reader>>,
     workers: Workers,
-    /// Of each worker.
-    counters: Vec<WorkerCounters>,
-    /// Of what this thread decoded.
-    decoded: DecodeCounters,
-    captures: u64,
-    /// Clocks of the captures before: packets ahead and behind, jumps.
-    clocks: [u64; 3],
-    source: Option<Box<dyn Source>>,
     state: State,
-    is_named: bool,
-    name: String,
-    clock: PacketClock,
-    /// Number of the latest frame.
-    number: u64,
-    ticker: Ticker,
-    /// Instants of the packet clock at which running flows are reported, ascending.
-    reviews: Vec<i64>,
-    /// How a live capture looks.
-    survey: Option<Survey>,
-    link_types: Vec<(LinkType, u64)>,
     reports: Vec<FlowReport>,
-    spare: Vec<Batch>,
-    in_flight: Vec<Arc<RwLock<Batch>>>,
+    batch: Batch,
 }
 
 impl Engine {
     /// An engine with these settings; starts its workers.
     pub fn new(settings: Settings) -> Result<Self, SettingError> {
         settings.check()?;
-        let workers = Workers::start(settings.workers, &settings.limits())
-            .map_err(|_| SettingError { setting: "workers", expected: "no more threads than the system allows" })?;
-        Ok(Self {
-            counters: vec![WorkerCounters::default(); settings.workers],
-            peel: Arc::new(settings.peel.clone()),
-            settings,
-            workers,
-            decoded: DecodeCounters::default(),
-            captures: 0,
-            clocks: [0; 3],
-            source: None,
-            state: State::Idle,
-            is_named: false,
-            name: String::new(),
-            clock: PacketClock::default(),
-            number: 0,
-            ticker: Ticker::default(),
-            reviews: Vec::new(),
-            survey: None,
-            link_types: Vec::new(),
-            reports: Vec::new(),
-            spare: Vec::new(),
-            in_flight: Vec::new(),
-        })
+        let (limits, filter) = (settings.limits(), &settings.filter);
+        let reader = Reader::new(filter.clone(), settings.peel.clone(), settings.key_mode);
+        let reader = Arc::new(Mutex::new(reader));
+        let workers = match settings.workers {
+            1 => Workers::Inline(Box::new(Worker::new(0, 1, &limits, filter))),
+            count => Threads::start(count, &limits, filter, Arc::clone(&reader))
+                .map(Workers::Threads)
+                .map_err(|_| SettingError { setting: "workers", expected: "no more threads than the system allows" })?,
+        };
+        Ok(Self { settings, reader, workers, state: State::Idle, reports: Vec::new(), batch: Batch::default() })
     }
 
     /// Whether a capture is being read.
@@ -261,25 +205,16 @@ impl Engine {
 
     /// Begins a capture from a source. One that was not finished is forgotten.
     pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
-        self.collect(0);
+        // Workers that are gone show at the next poll.
         if self.state != State::Idle {
             // Now: the next capture may have no frame, at which its shards would be told.
             let _ = self.tell(Command::Begin { chain: 0 });
-            self.note_clock();
         }
+        let _ = self.tell(Command::Live(source.live_counters().is_some()));
+        let _ = self.take_reports();
         self.reports.clear();
-        self.survey = source.live_counters().map(|_| Survey::default());
-        self.source = Some(source);
+        self.reader().begin(source, name);
         self.state = State::Reading;
-        self.is_named = false;
-        // The last two parts: where captures of one name lie in folders of their own, the folder tells them apart.
-        let parts: Vec<_> = Path::new(name).components().map(|part| part.as_os_str().to_string_lossy()).collect();
-        self.name = parts[parts.len().saturating_sub(2)..].join("/");
-        self.clock = PacketClock::default();
-        self.number = 0;
-        self.ticker = Ticker::default();
-        self.link_types.clear();
-        self.captures += 1;
     }
 
     /// Works for about `longest`, or until many reports have come; `None` once the capture is done.
@@ -287,148 +222,64 @@ impl Engine {
     /// # Errors
     /// Where reading stops early, once. What was whole has been worked, and the next poll ends the running flows.
     pub fn poll(&mut self, longest: Duration) -> Result<Option<Vec<FlowReport>>, CaptureError> {
-        let started = Instant::now();
-        loop {
-            match self.state {
-                State::Idle => return Ok(None),
-                State::Ending => {
-                    // What the last frame brought about comes before the ends, which have its number: an earlier poll
-                    // may have given it already, and that must not show.
-                    self.collect(0);
-                    let mut reports = self.take_reports();
-                    self.tell(Command::Finish { number: self.number, now: self.clock.now() })?;
-                    self.collect(0);
-                    self.note_clock();
-                    self.state = State::Idle;
-                    reports.append(&mut self.take_reports());
-                    return Ok(Some(reports));
-                }
-                State::Reading => {}
-            }
-            let mut batch = self.spare.pop().unwrap_or_default();
-            batch.clear();
-            let more = match &mut self.source {
-                Some(source) => source.fill(&mut batch.frames),
-                None => Ok(false),
-            };
-            let delivered_until = self.source.as_ref().and_then(|source| source.delivered_until());
-            self.work(batch, delivered_until)?;
-            match more {
-                Ok(true) => {}
-                Ok(false) => self.state = State::Ending,
-                Err(error) => {
+        match self.state {
+            State::Idle => Ok(None),
+            State::Reading => {
+                let until = Instant::now().checked_add(longest);
+                if let Some(end) = self.read(until)? {
                     self.state = State::Ending;
-                    self.collect(0);
-                    return Err(error);
+                    if end.is_ok() {
+                        // What the last frames brought about, with the ends that come next.
+                        return self.poll(longest);
+                    }
+                    end?;
                 }
+                self.take_reports().map(Some)
             }
-            if self.state == State::Reading && (self.reports.len() >= ENOUGH_REPORTS || started.elapsed() >= longest) {
-                self.collect(0);
-                return Ok(Some(self.take_reports()));
+            State::Ending => {
+                // What the last frame brought about comes before the ends, which have its number: an earlier poll
+                // may have given it already, and that must not show.
+                let mut reports = self.take_reports()?;
+                let (number, now) = self.reader().stands();
+                self.tell(Command::Finish { number, now })?;
+                reports.append(&mut self.take_reports()?);
+                self.reader().end();
+                self.state = State::Idle;
+                Ok(Some(reports))
+            }
+        }
+    }
+
+    /// Reads and has looked at what is read; the end of the capture if it came to that.
+    fn read(&mut self, until: Option<Instant>) -> Result<Option<Result<(), CaptureError>>, CaptureError> {
+        let worker = match &mut self.workers {
+            Workers::Threads(threads) => return threads.poll(until).map_err(worker_is_gone),
+            Workers::Inline(worker) => worker,
+        };
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let more = reader.fill(&mut self.batch);
+            worker.run(&self.batch);
+            worker.take_reports(&mut self.reports);
+            match more {
+                Ok(true) if self.reports.len() >= ENOUGH_REPORTS => return Ok(None),
+                Ok(true) if until.is_some_and(|until| Instant::now() >= until) => return Ok(None),
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(Ok(()))),
+                Err(error) => return Ok(Some(Err(error))),
             }
         }
     }
 
     /// Stops reading: the next poll ends the running flows. A live capture first gives what has arrived.
     pub fn finish(&mut self) {
-        if self.state == State::Reading && !self.source.as_mut().is_some_and(|source| source.stop()) {
+        if self.state == State::Reading && !self.reader().source.as_mut().is_some_and(|source| source.stop()) {
             self.state = State::Ending;
         }
     }
 
-    /// Has a batch's packets looked at: here and now, a few at a time so that they stay in the cache, or by the workers.
-    fn work(&mut self, mut batch: Batch, delivered_until: Option<i64>) -> Result<(), CaptureError> {
-        let frames = batch.frames.frames().len();
-        if frames > 0 {
-            self.count_links(&batch);
-            self.name_capture(&batch);
-        }
-        if let Workers::Threads(_) = self.workers {
-            return self.give(batch, delivered_until);
-        }
-        for start in (0..frames).step_by(TOGETHER) {
-            batch.clear();
-            self.decode(&mut batch, start..frames.min(start + TOGETHER));
-            if let Workers::Inline(owner) = &mut self.workers {
-                owner.run(&batch);
-            }
-        }
-        batch.clear();
-        batch.ticks.extend(delivered_until.and_then(|now| self.idle(now)));
-        if let Workers::Inline(owner) = &mut self.workers {
-            owner.run(&batch);
-            let answer = owner.answer();
-            self.take(answer);
-        }
-        self.spare.push(batch);
-        Ok(())
-    }
-
-    /// Gives a batch to the threads, which decode it if its times are such that the clock is known before.
-    fn give(&mut self, mut batch: Batch, delivered_until: Option<i64>) -> Result<(), CaptureError> {
-        batch.lists.resize_with(self.settings.workers, Vec::new);
-        let frames = batch.frames.frames().len();
-        let is_decoded = !self.run_clock(&mut batch);
-        if is_decoded {
-            self.decode(&mut batch, 0..frames);
-        }
-        batch.ticks.extend(delivered_until.and_then(|now| self.idle(now)));
-        if frames == 0 && batch.ticks.is_empty() {
-            self.spare.push(batch);
-            return Ok(());
-        }
-        let batch = Arc::new(RwLock::new(batch));
-        if let Workers::Threads(threads) = &mut self.workers {
-            threads.give(Arc::clone(&batch), is_decoded).map_err(worker_is_gone)?;
-        }
-        self.in_flight.push(batch);
-        self.collect(IN_FLIGHT + self.settings.workers);
-        Ok(())
-    }
-
-    /// Runs the clock over a batch that is not decoded yet; whether that was possible. It is not where frames are left
-    /// out or looked at in order, nor where the clock depends on their flows.
-    fn run_clock(&mut self, batch: &mut Batch) -> bool {
-        if !self.settings.filter.is_empty() || self.survey.is_some() {
-            return false;
-        }
-        let ticker = self.ticker;
-        batch.before = Before { number: self.number, clock: self.clock.clone(), peel: Arc::clone(&self.peel) };
-        for (number, frame) in (self.number + 1..).zip(batch.frames.frames()) {
-            match self.clock.observe_time(frame.time) {
-                Some(true) => batch.ticks.extend(self.ticker.tick(&self.reviews, number, self.clock.now())),
-                Some(false) => {}
-                None => {
-                    batch.ticks.clear();
-                    self.clock = batch.before.clock.clone();
-                    self.ticker = ticker;
-                    return false;
-                }
-            }
-        }
-        self.number += batch.frames.frames().len() as u64;
-        true
-    }
-
-    /// Decodes some of a batch's frames in order.
-    fn decode(&mut self, batch: &mut Batch, range: Range<usize>) {
-        let decoder = Decoder {
-            filter: &self.settings.filter,
-            peel: &self.peel,
-            key_mode: self.settings.key_mode,
-            clock: &mut self.clock,
-            number: &mut self.number,
-            counters: &mut self.decoded,
-            survey: self.survey.as_mut(),
-        };
-        batch.decode(range, decoder, |number, now| self.ticker.tick(&self.reviews, number, now));
-    }
-
-    /// Moves the clock of a live capture by the host's time while no frame comes.
-    fn idle(&mut self, now: i64) -> Option<Tick> {
-        let before = self.clock.now().div_euclid(SECOND);
-        let is_next = self.clock.idle(now) && now.div_euclid(SECOND) != before;
-        is_next.then(|| self.ticker.pass(&self.reviews, self.number, now))
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tags flows by their handles.
@@ -440,13 +291,7 @@ impl Engine {
     /// reported once more: those at which somebody's answer about it may change. Past ones count as passed.
     pub fn review_at(&mut self, mut instants: Vec<i64>) {
         instants.sort_unstable();
-        self.ticker.reviewed = if self.ticker.has_ticked {
-            let now = self.clock.now();
-            instants.partition_point(|&instant| instant <= now)
-        } else {
-            0
-        };
-        self.reviews = instants;
+        self.reader().review_at(instants);
     }
 
     /// Reports every reported flow that still runs; the next poll gives these reports.
@@ -454,9 +299,8 @@ impl Engine {
         if self.state == State::Idle {
             return Ok(());
         }
-        self.tell(Command::Review { number: self.number, now: self.clock.now() })?;
-        self.collect(0);
-        Ok(())
+        let (number, now) = self.reader().stands();
+        self.tell(Command::Review { number, now })
     }
 
     /// Replaces the packet counts and durations (nanoseconds) at which reports are wanted.
@@ -471,45 +315,48 @@ impl Engine {
 
     /// Replaces the subscribers' prefixes, whose own tunnels are not opened.
     pub fn set_subscribers(&mut self, subscribers: &[(Vec<u8>, u8)]) -> Result<(), SettingError> {
-        self.peel = Arc::new(Peel::new(self.peel.mode(), subscribers).ok_or(NO_PREFIX)?);
+        let mut reader = self.reader();
+        reader.peel = Arc::new(Peel::new(reader.peel.mode(), subscribers).ok_or(NO_PREFIX)?);
         Ok(())
     }
 
     /// Bytes of the input read so far, as stored, and how many there are.
     pub fn progress(&self) -> (u64, Option<u64>) {
-        self.source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
+        self.reader().source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
     }
 
     /// How often each thread that captures from interfaces has looked for frames.
     pub fn turns(&self) -> Vec<u64> {
-        self.source.as_ref().map_or_else(Vec::new, |source| source.turns())
+        self.reader().source.as_ref().map_or_else(Vec::new, |source| source.turns())
     }
 
     /// Link types of the current capture, with the frames of each.
-    pub fn link_types(&self) -> &[(LinkType, u64)] {
-        &self.link_types
+    pub fn link_types(&self) -> Vec<(LinkType, u64)> {
+        self.reader().link_types.clone()
     }
 
     /// What each interface counts, of this moment; nothing of captures in files.
     pub fn interfaces(&mut self) -> Vec<InterfaceCounters> {
-        self.source.as_mut().map(|source| source.interfaces()).unwrap_or_default()
+        self.reader().source.as_mut().map(|source| source.interfaces()).unwrap_or_default()
     }
 
     /// All counters by name. They balance: frames are decoded, undecoded or ignored; decoded ones are packets of flows,
     /// of no flow, fragments unmatched, or waiting for the first of their datagram.
     pub fn stats(&self) -> Vec<(String, u64)> {
-        let (mut shards, mut counters) = (ShardCounters::default(), self.decoded);
-        for worker in &self.counters {
-            shards.add(&worker.shards);
-            counters.add(&worker.decode);
-        }
+        let counters = match &self.workers {
+            Workers::Inline(worker) => worker.counters(),
+            Workers::Threads(threads) => threads.counters(),
+        };
+        let shards = &counters.shards;
         let undecoded: u64 = counters.undecoded.iter().sum();
-        let live = self.source.as_ref().and_then(|source| source.live_counters());
+        let reader = self.reader();
+        let read = reader.counters();
+        let live = reader.source.as_ref().and_then(|source| source.live_counters());
         let mut stats = vec![
-            ("captures".to_owned(), self.captures),
-            ("frames".to_owned(), counters.frames + live.map_or(0, |live| live.outgoing)),
-            ("bytes".to_owned(), counters.bytes),
-            ("decoded".to_owned(), counters.frames - undecoded - counters.filtered - shards.duplicates[1]),
+            ("captures".to_owned(), read.captures),
+            ("frames".to_owned(), read.frames + live.map_or(0, |live| live.outgoing)),
+            ("bytes".to_owned(), read.bytes),
+            ("decoded".to_owned(), read.frames - undecoded - read.filtered - shards.duplicates[1]),
         ];
         for (kind, &count) in counters.undecoded.iter().enumerate() {
             if count > 0 {
@@ -536,9 +383,9 @@ impl Engine {
                 ("fragments.overlapping", shards.fragments.overlapping),
                 ("fragments.reassembled", shards.fragments.reassembled),
                 ("fragments.incomplete", shards.fragments.incomplete),
-                ("clock.ahead", self.clocks[0] + self.clock.ahead),
-                ("clock.behind", self.clocks[1] + self.clock.behind),
-                ("clock.jumps", self.clocks[2] + self.clock.jumps),
+                ("clock.ahead", read.ahead),
+                ("clock.behind", read.behind),
+                ("clock.jumps", read.jumps),
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
@@ -546,7 +393,7 @@ impl Engine {
             stats.push(("refused".to_owned(), shards.refused));
         }
         if !self.settings.filter.is_empty() {
-            stats.push(("ignored.filtered".to_owned(), counters.filtered));
+            stats.push(("ignored.filtered".to_owned(), read.filtered));
         }
         if let Some(live) = live {
             stats.extend(
@@ -561,8 +408,7 @@ impl Engine {
                 .map(|(name, count)| (name.to_owned(), count)),
             );
         }
-        if let Some(survey) = &self.survey {
-            let seen = survey.counters();
+        if let Some(seen) = counters.survey {
             stats.extend(
                 [
                     ("mirror.connections", seen.connections),
@@ -581,79 +427,28 @@ impl Engine {
         stats
     }
 
-    /// The first frame of a capture, of those that are selected, names it in flow ids.
-    fn name_capture(&mut self, batch: &Batch) {
-        if self.is_named {
-            return;
-        }
-        let filter = &self.settings.filter;
-        let mut frames = batch.frames.frames().iter().map(|frame| (frame, batch.frames.bytes(frame)));
-        let Some((frame, bytes)) = frames.find(|(frame, bytes)| filter.selects(bytes, frame)) else { return };
-        self.is_named = true;
-        let bytes = &bytes[..bytes.len().min(NAMING_BYTES)];
-        let chain = mix(hash_bytes(hash_bytes(SEED, self.name.as_bytes()), bytes), frame.time as u64);
-        // Workers that are gone show when the batch is given to them.
-        let _ = self.tell(Command::Begin { chain });
-    }
-
-    /// Counts the frames of each link type.
-    fn count_links(&mut self, batch: &Batch) {
-        for frames in batch.frames.frames().chunk_by(|one, other| one.linktype == other.linktype) {
-            let (link, count) = (frames[0].linktype, frames.len() as u64);
-            match self.link_types.iter_mut().find(|(known, _)| *known == link) {
-                Some((_, sum)) => *sum += count,
-                None => self.link_types.push((link, count)),
-            }
-        }
-    }
-
+    /// Has all workers carry a command out, after everything that was read.
     fn tell(&mut self, command: Command) -> Result<(), CaptureError> {
-        let mut answer = None;
-        self.workers.tell(command, |given| answer = Some(given)).map_err(worker_is_gone)?;
-        if let Some(answer) = answer {
-            self.take(answer);
-        }
-        Ok(())
-    }
-
-    /// Takes the threads' answers until no more than those to so many batches are still to come.
-    fn collect(&mut self, batches: usize) {
-        let Self { workers: Workers::Threads(threads), counters, reports, .. } = self else { return };
-        threads.collect(batches, |answer| take(counters, reports, answer));
-        // Batches that every worker has let go of are used again.
-        for batch in std::mem::take(&mut self.in_flight) {
-            match Arc::try_unwrap(batch) {
-                // One at which a worker panicked is left to it.
-                Ok(batch) => self.spare.extend(batch.into_inner()),
-                Err(batch) => self.in_flight.push(batch),
+        match &mut self.workers {
+            Workers::Inline(worker) => {
+                worker.obey(command);
+                Ok(())
             }
+            Workers::Threads(threads) => threads.tell(command).map_err(worker_is_gone),
         }
     }
 
-    fn take(&mut self, answer: Answer) {
-        take(&mut self.counters, &mut self.reports, answer);
-    }
-
-    /// Reports in their order. Those of one flow in one frame stay in the order in which they were made.
-    fn take_reports(&mut self) -> Vec<FlowReport> {
+    /// Reports in their order, of everything that was read and told. Those of one flow in one frame stay in the order in
+    /// which they were made.
+    fn take_reports(&mut self) -> Result<Vec<FlowReport>, CaptureError> {
+        match &mut self.workers {
+            Workers::Inline(worker) => worker.take_reports(&mut self.reports),
+            Workers::Threads(threads) => threads.take_reports(&mut self.reports).map_err(worker_is_gone)?,
+        }
         let mut reports = std::mem::take(&mut self.reports);
         reports.sort_by_key(|report| (report.number, report.flow_id));
-        reports
+        Ok(reports)
     }
-
-    fn note_clock(&mut self) {
-        let clock = std::mem::take(&mut self.clock);
-        for (sum, count) in self.clocks.iter_mut().zip([clock.ahead, clock.behind, clock.jumps]) {
-            *sum += count;
-        }
-    }
-}
-
-fn take(counters: &mut [WorkerCounters], reports: &mut Vec<FlowReport>, answer: Answer) {
-    if let Some(counters) = counters.get_mut(answer.worker) {
-        *counters = answer.counters;
-    }
-    reports.extend(answer.reports);
 }
 
 fn worker_is_gone(_: Gone) -> CaptureError {

@@ -1,83 +1,27 @@
-//! A block of frames on its way through the engine: decoded in order, its packets listed for the workers of their shards.
+//! A block of frames on its way from the reader to the workers, and which of them are for which worker.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::capture::bpf::Filter;
 use crate::capture::{FrameBatch, FrameRef};
-use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
-use crate::flow::shard::Routed;
-use crate::flow::{FlowKey, KeyMode, PacketClock, Shard};
-use crate::survey::{Survey, Surveyed};
+use crate::decode::{self, Decoded, Packet, Peel};
+use crate::flow::{FlowKey, Shard, key};
 
-/// No link has longer frames; segmentation offload makes 65,535.
-const LARGEST_FRAME: u32 = 262_144;
-
-/// Frames and what they turned out to be.
+/// Frames, and when they came.
 #[derive(Default)]
 pub(super) struct Batch {
     pub frames: FrameBatch,
-    /// Packets of flows, in order.
-    pub packets: Packets,
-    /// For each of several workers, which of these are for its shards.
-    pub lists: Vec<Vec<u32>>,
+    /// Number of the frame before the first one.
+    pub before: u64,
+    /// The packet clock at each frame.
+    pub clock: Vec<i64>,
     /// Frames at which the clock reached another second.
     pub ticks: Vec<Tick>,
-    /// What was before the first frame, for a worker that decodes them.
-    pub before: Before,
-}
-
-/// Where a capture stands.
-#[derive(Clone, Default)]
-pub(super) struct Before {
-    /// Number of the latest frame.
-    pub number: u64,
-    pub clock: PacketClock,
-    /// Which tunnels are opened from here on.
+    /// A capture begins: its name in flow ids.
+    pub chain: Option<u64>,
+    /// Which tunnels are opened.
     pub peel: Arc<Peel>,
-}
-
-/// Packets of flows, in order, in memory that is used again.
-#[derive(Default)]
-pub(super) struct Packets {
-    places: Vec<Arrived>,
-    used: usize,
-}
-
-impl Packets {
-    fn clear(&mut self) {
-        self.used = 0;
-    }
-
-    /// A place for the next packet, which holds something old.
-    #[inline]
-    fn place(&mut self) -> &mut Arrived {
-        if self.used == self.places.len() {
-            self.places.push(Arrived::default());
-        }
-        &mut self.places[self.used]
-    }
-
-    /// The packet in [`Self::place`] is one of these.
-    #[inline]
-    fn keep(&mut self) {
-        self.used += 1;
-    }
-
-    #[inline]
-    pub fn all(&self) -> &[Arrived] {
-        &self.places[..self.used.min(self.places.len())]
-    }
-}
-
-/// A packet of a flow.
-#[derive(Default)]
-pub(super) struct Arrived {
-    /// Where its frame begins, in the batch.
-    offset: u32,
-    /// Number of its shard.
-    pub shard: u32,
-    pub routed: Routed,
+    /// For each of several workers, the places of the frames that it is to look at.
+    lists: Vec<Vec<u32>>,
 }
 
 /// The clock has reached another second.
@@ -100,125 +44,56 @@ impl Tick {
     }
 }
 
-/// Counters of decoding.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DecodeCounters {
-    pub frames: u64,
-    pub bytes: u64,
-    pub filtered: u64,
-    pub undecoded: [u64; DecodeError::KINDS],
-    pub no_flow: [u64; NoFlow::KINDS],
-}
-
-impl Default for DecodeCounters {
-    fn default() -> Self {
-        Self { frames: 0, bytes: 0, filtered: 0, undecoded: [0; DecodeError::KINDS], no_flow: [0; NoFlow::KINDS] }
-    }
-}
-
-impl DecodeCounters {
-    pub fn add(&mut self, other: &Self) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-        self.filtered += other.filtered;
-        let sums = self.undecoded.iter_mut().chain(&mut self.no_flow);
-        for (sum, count) in sums.zip(other.undecoded.iter().chain(&other.no_flow)) {
-            *sum += count;
-        }
-    }
-}
-
-/// How frames are decoded, and what decoding them moves on.
-pub(super) struct Decoder<'engine> {
-    pub filter: &'engine Filter,
-    pub peel: &'engine Peel,
-    pub key_mode: KeyMode,
-    pub clock: &'engine mut PacketClock,
-    /// Number of the latest frame.
-    pub number: &'engine mut u64,
-    pub counters: &'engine mut DecodeCounters,
-    pub survey: Option<&'engine mut Survey>,
-}
-
 impl Batch {
     /// Forgets what is in it and keeps the memory.
     pub fn clear(&mut self) {
-        self.packets.clear();
-        self.lists.iter_mut().for_each(Vec::clear);
+        self.frames.clear();
+        self.clock.clear();
         self.ticks.clear();
+        self.chain = None;
+        self.lists.iter_mut().for_each(Vec::clear);
     }
 
-    /// The payload of one of its packets, as far as it was captured.
-    #[inline]
-    pub fn payload(&self, arrived: &Arrived) -> &[u8] {
-        let packet = &arrived.routed.packet;
-        self.frames.at(arrived.offset as usize + packet.payload_offset as usize, packet.payload_captured as usize)
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.frames.frames().is_empty() && self.ticks.is_empty()
     }
 
-    /// Decodes some of the frames in order: counters, clock, and which packet goes to which worker. `moved` is told the
-    /// frame at which the clock moved, and the time, and says whether that is a tick.
+    /// A frame for a worker, by its place among those, and its place among all.
     #[inline]
-    pub fn decode(
-        &mut self,
-        range: Range<usize>,
-        decoder: Decoder<'_>,
-        mut moved: impl FnMut(u64, i64) -> Option<Tick>,
-    ) {
-        let Decoder { filter, peel, key_mode, clock, number, counters, mut survey } = decoder;
-        let frames = self.frames.frames().get(range).unwrap_or_default();
-        counters.frames += frames.len() as u64;
-        // What a record claims beyond any frame there is stays out of the sum.
-        let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
-        counters.bytes += frames.iter().map(octets).sum::<u64>();
-        for frame in frames {
-            *number += 1;
+    pub fn frame(&self, worker: usize, place: usize) -> Option<(usize, &FrameRef)> {
+        let place = match self.lists.get(worker) {
+            None => place,
+            Some(list) => *list.get(place)? as usize,
+        };
+        Some((place, self.frames.frames().get(place)?))
+    }
+
+    /// Whether there are several workers.
+    #[inline]
+    pub fn is_listed(&self) -> bool {
+        !self.lists.is_empty()
+    }
+
+    /// How many frames a worker is to look at: all of them while they are not listed.
+    #[inline]
+    pub fn count(&self, worker: usize) -> usize {
+        self.lists.get(worker).map_or(self.frames.frames().len(), Vec::len)
+    }
+
+    /// Lists the frames for so many workers: those of one host pair for one, whose shard it has. What belongs to no flow
+    /// is somebody's, to be counted.
+    pub fn list(&mut self, workers: usize) {
+        self.lists.resize_with(workers, Vec::new);
+        for (place, frame) in (0..).zip(self.frames.frames()) {
             let bytes = self.frames.bytes(frame);
-            if !filter.selects(bytes, frame) {
-                counters.filtered += 1;
-                continue;
-            }
-            let arrived = self.packets.place();
-            let routed = &mut arrived.routed;
-            let hash = match decode::decode(bytes, frame.original, frame.linktype, peel, &mut routed.packet) {
-                // A later fragment has no ports; its addresses choose the shard, as always.
-                Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    routed.route(key_mode);
-                    arrived.shard = FlowKey::shard(routed.pair) as u32;
-                    if let Some(survey) = &mut survey {
-                        survey.look(&Surveyed {
-                            packet: &routed.packet,
-                            pair: routed.pair,
-                            hash: routed.hash,
-                            direction: routed.from_low,
-                            time: frame.time,
-                            frame: bytes,
-                        });
-                    }
-                    Some(routed.hash)
-                }
-                Ok(Decoded::NoFlow(reason)) => {
-                    counters.no_flow[reason as usize] += 1;
-                    None
-                }
-                Err(error) => {
-                    counters.undecoded[error.kind()] += 1;
-                    None
-                }
+            let mut packet = Packet::default();
+            let worker = match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut packet) {
+                Ok(Decoded::Flow | Decoded::LaterFragment) => FlowKey::shard(key::pair(&packet)) % workers,
+                _ => place as usize % workers,
             };
-            if clock.observe(frame.time, hash) {
-                self.ticks.extend(moved(*number, clock.now()));
-            }
-            if hash.is_some() {
-                arrived.offset = frame.offset;
-                arrived.routed.number = *number;
-                arrived.routed.time = frame.time;
-                arrived.routed.now = clock.now();
-                let (shard, place) = (arrived.shard as usize, self.packets.used as u32);
-                self.packets.keep();
-                if !self.lists.is_empty() {
-                    let worker = shard % self.lists.len();
-                    self.lists[worker].push(place);
-                }
+            if let Some(list) = self.lists.get_mut(worker) {
+                list.push(place);
             }
         }
     }
