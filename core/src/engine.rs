@@ -1,10 +1,10 @@
-//! The engine: source, decode, clock, shards, and one deterministic order of what they report.
+//! The engine: a reader, workers, and one deterministic order of what they report.
 //!
-//! [`Engine::poll`] reads a block, decodes its frames in order and sends each packet to its shard; workers own
-//! shards, and with one worker everything happens on the caller's thread. Nothing is in flight when `poll`
-//! returns, so a tag set afterwards is seen by every later report. Reports are ordered by (frame number, flow
-//! id), and those of the capture's end come last: neither the blocks nor the workers nor the pauses between polls
-//! change anything.
+//! [`Engine::poll`] has blocks of frames read, in which the packet clock is run once for all ([`reader`]), and looked at
+//! by workers ([`worker`]), each of which decodes the packets for its own shards: one on the caller's thread, or several
+//! on threads of their own ([`threads`]). Nothing is in flight when `poll` returns, so a tag set afterwards is seen by
+//! every later report. Reports are ordered by (frame number, flow id), and those of the capture's end come last: neither
+//! the blocks nor the workers nor the pauses between polls change anything.
 
 use std::fmt;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::capture::{FrameBatch, FrameRef};
+use crate::capture::FrameBatch;
 use crate::decode::{self, Decoded, Packet, Peel};
 use crate::flow::{FlowKey, Shard, key};
 
@@ -59,26 +59,10 @@ impl Batch {
         self.frames.frames().is_empty() && self.ticks.is_empty()
     }
 
-    /// A frame for a worker, by its place among those, and its place among all.
+    /// Of one of several workers, the places of the frames that it is to look at.
     #[inline]
-    pub fn frame(&self, worker: usize, place: usize) -> Option<(usize, &FrameRef)> {
-        let place = match self.lists.get(worker) {
-            None => place,
-            Some(list) => *list.get(place)? as usize,
-        };
-        Some((place, self.frames.frames().get(place)?))
-    }
-
-    /// Whether there are several workers.
-    #[inline]
-    pub fn is_listed(&self) -> bool {
-        !self.lists.is_empty()
-    }
-
-    /// How many frames a worker is to look at: all of them while they are not listed.
-    #[inline]
-    pub fn count(&self, worker: usize) -> usize {
-        self.lists.get(worker).map_or(self.frames.frames().len(), Vec::len)
+    pub fn listed(&self, worker: usize) -> Option<&[u32]> {
+        self.lists.get(worker).map(Vec::as_slice)
     }
 
     /// Lists the frames for so many workers: those of one host pair for one, whose shard it has. What belongs to no flow

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::SECOND;
 use super::batch::{Batch, Tick};
 use crate::capture::bpf::Filter;
-use crate::capture::{CaptureError, FrameRef, LinkType, Source};
-use crate::decode::{self, Decoded, Packet, Peel};
+use crate::capture::{CaptureError, FrameBatch, FrameRef, LinkType, Source};
+use crate::decode::{self, Decoded, Peel};
 use crate::flow::shard::Routed;
 use crate::flow::{KeyMode, PacketClock, SEED, hash_bytes, mix};
 
@@ -43,8 +43,9 @@ pub(super) struct Reader {
     clock: PacketClock,
     /// The clock has been set, and the shards have been told.
     has_ticked: bool,
-    /// Beginning of the second that the shards have been told.
+    /// Beginning of the second that the shards have been told, and of the next.
     second: i64,
+    next_second: i64,
     /// Instants of the packet clock at which running flows are reported, ascending, and how many have passed.
     reviews: Vec<i64>,
     reviewed: usize,
@@ -65,6 +66,7 @@ impl Reader {
             clock: PacketClock::default(),
             has_ticked: false,
             second: 0,
+            next_second: 0,
             reviews: Vec::new(),
             reviewed: 0,
             counters: ReadCounters::default(),
@@ -162,34 +164,35 @@ impl Reader {
 
     /// Runs the clock over the frames.
     fn run_clock(&mut self, batch: &mut Batch) {
+        let Batch { frames, clock, ticks, .. } = batch;
         let is_filtered = !self.filter.is_empty();
-        for frame in batch.frames.frames() {
-            self.number += 1;
-            if is_filtered && !self.filter.selects(batch.frames.bytes(frame), frame) {
+        let numbered = (self.number + 1..).zip(frames.frames());
+        clock.extend(numbered.map(|(number, frame)| {
+            if is_filtered && !self.filter.selects(frames.bytes(frame), frame) {
                 self.counters.filtered += 1;
-                batch.clock.push(self.clock.now());
-                continue;
+                return self.clock.now();
             }
             let has_moved = match self.clock.observe_time(frame.time) {
                 Some(has_moved) => has_moved,
-                None => self.clock.observe(frame.time, self.flow_hash(batch, frame)),
+                None => self.clock.observe(frame.time, self.flow_hash(frames, frame)),
             };
             let now = self.clock.now();
-            batch.clock.push(now);
-            if has_moved && !(self.has_ticked && (self.second..self.second.saturating_add(SECOND)).contains(&now)) {
+            if has_moved && !(self.has_ticked && (self.second..self.next_second).contains(&now)) {
                 self.has_ticked = true;
                 self.second = now.div_euclid(SECOND).saturating_mul(SECOND);
-                let tick = self.tick(now);
-                batch.ticks.push(tick);
+                self.next_second = self.second.saturating_add(SECOND);
+                ticks.push(self.tick(number, now));
             }
-        }
+            now
+        }));
+        self.number += frames.frames().len() as u64;
     }
 
     /// Hash of a frame's flow, if it has one.
     #[cold]
-    fn flow_hash(&self, batch: &Batch, frame: &FrameRef) -> Option<u64> {
-        let mut routed = Routed { packet: Packet::default(), ..Routed::default() };
-        let bytes = batch.frames.bytes(frame);
+    fn flow_hash(&self, frames: &FrameBatch, frame: &FrameRef) -> Option<u64> {
+        let mut routed = Routed::default();
+        let bytes = frames.bytes(frame);
         match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut routed.packet) {
             Ok(Decoded::Flow | Decoded::LaterFragment) => {
                 routed.route(self.key_mode);
@@ -203,13 +206,13 @@ impl Reader {
     fn idle(&mut self, batch: &mut Batch, now: i64) {
         let before = self.clock.now().div_euclid(SECOND);
         if self.clock.idle(now) && now.div_euclid(SECOND) != before {
-            batch.ticks.push(self.tick(now));
+            batch.ticks.push(self.tick(self.number, now));
         }
     }
 
-    fn tick(&mut self, now: i64) -> Tick {
+    fn tick(&mut self, number: u64, now: i64) -> Tick {
         let passed = self.reviews.partition_point(|&instant| instant <= now);
         let review = std::mem::replace(&mut self.reviewed, passed) < passed;
-        Tick { number: self.number, now, review }
+        Tick { number, now, review }
     }
 }

@@ -23,6 +23,7 @@ use crate::flow::{FlowReport, Limits};
 
 /// Blocks on the board beside one for each worker: enough for who is ahead to go on reading.
 const AHEAD: usize = 6;
+/// Who has no more blocks than these to carry out reads first: to wait and be woken costs more than to look at a block.
 const LEAST: usize = 3;
 
 /// Threads and what they share with the caller.
@@ -135,7 +136,6 @@ impl Board {
             let place = next.saturating_sub(plan.first) as usize;
             let to_do = plan.entries.len().saturating_sub(place);
             let may_read = matches!(plan.reading, Reading::Wanted) && plan.entries.len() < plan.room;
-            // Before the last one is carried out, so that others need not wait for the next.
             if may_read && to_do <= LEAST {
                 plan.reading = Reading::Begun;
                 return Some(Step::Read(plan.spare.pop().unwrap_or_default()));

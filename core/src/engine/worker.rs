@@ -12,6 +12,9 @@ use crate::survey::{Survey, SurveyCounters, Surveyed};
 /// Packets that are decoded, then looked up, then looked at together: few enough to stay in a core's first cache.
 const TOGETHER: usize = 32;
 
+/// Bytes that a core fetches at once.
+const CACHE_LINE: usize = 64;
+
 /// What workers are told beside batches.
 #[derive(Clone)]
 pub(super) enum Command {
@@ -88,9 +91,19 @@ impl Worker {
             self.obey(Command::Begin { chain });
         }
         let mut ticks = &batch.ticks[..];
-        let count = batch.count(self.number);
+        let listed = batch.listed(self.number);
+        let count = listed.map_or(batch.frames.frames().len(), <[u32]>::len);
         for first in (0..count).step_by(TOGETHER) {
-            self.decode(batch, first, count.min(first + TOGETHER));
+            let end = count.min(first + TOGETHER);
+            self.packets.clear();
+            match listed {
+                None => self.decode(batch, first..end),
+                Some(list) => {
+                    let list = list.get(first..end).unwrap_or_default();
+                    touch(batch, list);
+                    self.decode(batch, list.iter().map(|&place| place as usize));
+                }
+            }
             let packets = self.packets.all();
             // Looked up together, so that the memory of one is waited for while others are; what was found may have
             // gone by the time it is used, and is only a hint.
@@ -117,20 +130,9 @@ impl Worker {
 
     /// Decodes some of the frames.
     #[inline]
-    fn decode(&mut self, batch: &Batch, first: usize, end: usize) {
-        self.packets.clear();
-        if batch.is_listed() {
-            // Most likely another core read them: all of their beginnings are asked for before the first is needed.
-            let mut sum = 0u8;
-            for place in first..end {
-                let Some((_, frame)) = batch.frame(self.number, place) else { break };
-                let bytes = batch.frames.bytes(frame);
-                sum ^= bytes.first().copied().unwrap_or_default() ^ bytes.get(63).copied().unwrap_or_default();
-            }
-            std::hint::black_box(sum);
-        }
-        for place in first..end {
-            let Some((place, frame)) = batch.frame(self.number, place) else { return };
+    fn decode(&mut self, batch: &Batch, places: impl Iterator<Item = usize>) {
+        for place in places {
+            let Some(frame) = batch.frames.frames().get(place) else { return };
             let bytes = batch.frames.bytes(frame);
             if !self.filter.selects(bytes, frame) {
                 continue;
@@ -198,6 +200,19 @@ impl Worker {
         counters.survey = self.survey.as_ref().map(|survey| survey.counters());
         counters
     }
+}
+
+/// Asks for the beginnings of frames, which another core has most likely read, before the first of them is needed: one
+/// after the other would be waited for longer than all of them together.
+#[inline]
+fn touch(batch: &Batch, places: &[u32]) {
+    let mut sum = 0;
+    for &place in places {
+        let Some(frame) = batch.frames.frames().get(place as usize) else { return };
+        let bytes = batch.frames.bytes(frame);
+        sum ^= bytes.first().copied().unwrap_or_default() ^ bytes.get(CACHE_LINE - 1).copied().unwrap_or_default();
+    }
+    std::hint::black_box(sum);
 }
 
 /// The shards of one worker: of 64, those whose number leaves its own when divided by the number of workers.

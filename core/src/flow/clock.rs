@@ -58,8 +58,13 @@ impl PacketClock {
     /// The same for a packet whose flow is not known. `None`, and nothing is noted, when that would matter.
     #[inline]
     pub fn observe_time(&mut self, time: i64) -> Option<bool> {
-        let is_jump = self.is_set && self.now.is_some_and(|now| time > now.saturating_add(HOUR));
-        (!is_jump).then(|| self.observe(time, None))
+        match self.now {
+            Some(now) if self.is_set && time > now => {
+                let is_jump = time.wrapping_sub(now) as u64 > HOUR as u64;
+                (!is_jump).then(|| self.observe(time, None))
+            }
+            _ => Some(self.observe_other(time, None)),
+        }
     }
 
     fn observe_other(&mut self, time: i64, flow: Option<u64>) -> bool {
