@@ -160,7 +160,8 @@ class Laboratory(Namespace):
         errors = file.with_suffix(".stderr")
         program = self.start(
             *("tcpdump", "-i", interface, "-w", str(file), "-U", "--immediate-mode", "-Z", "root"),
-            *("-B", "65536", "--time-stamp-precision", "nano", "-s", "0"),
+            # Its ring has a place of this length for each frame: the shorter, the more.
+            *("-B", "131072", "--time-stamp-precision", "nano", "-s", "65535"),
             stderr=errors,
         )
         until_it_says("listening on", errors, program)

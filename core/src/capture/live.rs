@@ -37,8 +37,10 @@ const SILENCE: Duration = Duration::from_millis(100);
 const LAG_NS: i64 = 1_000_000_000;
 /// Between two looks at an interface that is down or gone, and at the kernel's counters.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a thread waits for a batch, and the reader for a thread.
+/// How long a thread waits for a batch.
 const WAIT: Duration = Duration::from_millis(50);
+/// How long the reader waits for a thread, before who asked it may tell what has been found so far.
+const READER_WAIT: Duration = Duration::from_millis(20);
 
 /// What is wanted of the threads: go on; take what has arrived and end; end at once.
 const GO_ON: u8 = 0;
@@ -441,7 +443,7 @@ impl Live {
         let mut may_wait = self.lanes.iter().all(|lane| lane.loads.is_empty());
         loop {
             let came = if may_wait {
-                self.filled.recv_timeout(WAIT)
+                self.filled.recv_timeout(READER_WAIT)
             } else {
                 self.filled.try_recv().map_err(|error| match error {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
