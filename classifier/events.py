@@ -23,6 +23,8 @@ SCHEMA_VERSION = "1.0"
 NANOSECONDS = 1_000_000_000
 MAX_FAULTS = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CASE_ID = b'"case_id":"'
+_CASE_ID_DIGITS = 16
 
 
 class EvidenceItem(TypedDict):
@@ -291,7 +293,6 @@ class Counted(NamedTuple):
     protocol: str
     verdict: str
     action: str
-    case_id: str
 
 
 class VpnLine(NamedTuple):
@@ -303,6 +304,12 @@ class VpnLine(NamedTuple):
     flow_id: int
     ended: bool
     counted: Counted
+
+    @property
+    def case_id(self) -> str:
+        """Of the line; a quote inside of a value would be escaped."""
+        start = self.line.index(_CASE_ID) + len(_CASE_ID)
+        return self.line[start : start + _CASE_ID_DIGITS].decode()
 
     def event(self) -> VpnEvent:
         """The event that the line holds."""

@@ -19,9 +19,10 @@ from classifier import _core
 from classifier.errors import ClassifierError
 from classifier.events import NANOSECONDS, Event, Place, StatsEvent, VpnLine, stats_event
 from classifier.inputs import Inputs
-from classifier.pipeline import Replay, Reporter, Settings
+from classifier.pipeline import Replay, Settings
 from classifier.policy import Policy
 from classifier.register import Register
+from classifier.reporter import Reporter
 
 __all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
 

@@ -62,10 +62,10 @@ class Report:
 
     def __init__(self, rows: int = 200) -> None:
         self._limit = rows
-        self._running: dict[int, Counted] = {}
+        self._running: dict[int, tuple[Counted, str]] = {}
         self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
         self._left_out: Counter[str] = Counter()
-        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._tallies: dict[Counted, _Tally] = {}
         self._cases = 0
         self._attempts = 0
         self._stats: Stats | None = None
@@ -75,11 +75,11 @@ class Report:
     def write(self, event: Event | VpnLine) -> None:
         """Take one event."""
         if isinstance(event, VpnLine):
-            self._flow(event.flow_id, event.ended, event.counted, event)
+            self._flow(event.flow_id, event.ended, event.counted, event.case_id, event)
         elif event["event_type"] == "vpn":
             vpn, policy = event["vpn"], event["policy"]
-            counted = Counted(vpn["protocol"], policy["verdict"], policy["action"], policy["case_id"])
-            self._flow(event["flow_id"], event["event"] == "ended", counted, event)
+            counted = Counted(vpn["protocol"], policy["verdict"], policy["action"])
+            self._flow(event["flow_id"], event["event"] == "ended", counted, policy["case_id"], event)
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
         elif event["event_type"] == "stats" and event["event"] == "ended":
@@ -91,29 +91,33 @@ class Report:
 
     def close(self) -> None:
         """Count the flows that have not ended, since the run failed; they are not shown."""
-        for counted in self._running.values():
-            self._count(counted)
+        for counted, case_id in self._running.values():
+            self._count(counted, case_id)
             self._left_out[counted.action] += 1
         self._running.clear()
 
-    def _flow(self, flow_id: int, ended: bool, counted: Counted, event: VpnLine | VpnEvent) -> None:
+    def _flow(
+        self, flow_id: int, ended: bool, counted: Counted, case_id: str, event: VpnLine | VpnEvent
+    ) -> None:
         if not ended:
-            self._running[flow_id] = counted
+            self._running[flow_id] = counted, case_id
             return
         self._running.pop(flow_id, None)
-        self._count(counted)
+        self._count(counted, case_id)
         if len(self._shown[counted.action]) < self._limit:
             self._shown[counted.action].append(_row(event.event() if isinstance(event, VpnLine) else event))
         else:
             self._left_out[counted.action] += 1
 
-    def _count(self, flow: Counted) -> None:
-        if flow.action == "flag":
+    def _count(self, counted: Counted, case_id: str) -> None:
+        if counted.action == "flag":
             self.flagged += 1
-        tally = self._tallies.setdefault((flow.protocol, flow.verdict, flow.action), _Tally())
+        tally = self._tallies.get(counted)
+        if tally is None:
+            tally = self._tallies[counted] = _Tally()
         tally.flows += 1
-        if flow.case_id not in tally.cases and self._cases < _MAX_CASES:
-            tally.cases.add(flow.case_id)
+        if case_id not in tally.cases and self._cases < _MAX_CASES:
+            tally.cases.add(case_id)
             self._cases += 1
 
     def print_flows(self, console: Console) -> None:

@@ -4,9 +4,14 @@
 //! Out: one line of `event.schema.json`, as `events.VpnEvent` types it. A recognised flow gives several of them, so a
 //! line is written straight into its buffer. Everything written here is a number, an address, or a name of ours: what
 //! could need escaping comes from Python, which has escaped it.
+//!
+//! One judgement is Python's answer for many flows. What differs between them is left open in it, as a byte that JSON
+//! text never has: see [`Hole`].
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use blake2::digest::consts::U8;
+use blake2::{Blake2b, Digest as _};
 
 use crate::decode::{EncapLayer, Transport};
 use crate::fingerprint::LookAlike;
@@ -16,6 +21,44 @@ use crate::flow::community_id::community_id;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
+/// What a control character in [`Parts::policy`] stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hole {
+    /// The address of an end, by its place: 0 the source.
+    Address(usize),
+    /// What stands for an end as a subject: the address for IPv4, its /64 for IPv6.
+    Subject(usize),
+    /// The id of the case with this end as its subject.
+    Case(usize),
+}
+
+impl Hole {
+    /// All of them, by their bytes, from 1 on.
+    pub const ALL: [Self; 6] = [
+        Self::Address(0),
+        Self::Address(1),
+        Self::Subject(0),
+        Self::Subject(1),
+        Self::Case(0),
+        Self::Case(1),
+    ];
+
+    /// Name in the Python module.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Address(0) => "source",
+            Self::Address(_) => "destination",
+            Self::Subject(0) => "source_subject",
+            Self::Subject(_) => "destination_subject",
+            Self::Case(0) => "source_case",
+            Self::Case(_) => "destination_case",
+        }
+    }
+}
+
+/// The first byte that is no hole.
+const TEXT: u8 = Hole::ALL.len() as u8 + 1;
+
 /// What Python adds to a line, as JSON without the braces and commas around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
@@ -23,7 +66,7 @@ pub struct Parts<'a> {
     pub head: &'a [u8],
     /// Members between `community_id` and `vlan`.
     pub capture: &'a [u8],
-    /// Value of `policy`.
+    /// Value of `policy`, with holes.
     pub policy: &'a [u8],
     /// Members behind `flow`.
     pub tail: &'a [u8],
@@ -65,7 +108,7 @@ pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
     });
     line.text(",\"ruled_out\":").list(report.evidence.ruled_out(), |line, other| line.quoted(LookAlike::name(other)));
 
-    line.text("},\"policy\":").raw(parts.policy);
+    line.text("},\"policy\":").filled(parts.policy, report);
 
     line.text(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
     line.text(",\"pkts_toclient\":").number(report.packets[to_client]);
@@ -101,6 +144,29 @@ pub fn address_text(address: &[u8]) -> String {
     }
 }
 
+/// The id of a case, as `cases.case_id` makes it: eight bytes of BLAKE2b over subject prefix, remote address and
+/// protocol, all in hexadecimal.
+pub fn case_id(subject: &[u8], remote: &[u8], protocol: &str) -> [u8; 16] {
+    let mut hash = Blake2b::<U8>::new();
+    let prefix = if subject.len() == 4 { subject } else { subject.get(..8).unwrap_or(subject) };
+    for part in [prefix, remote] {
+        for &byte in part {
+            hash.update(hexadecimal(byte));
+        }
+        hash.update(b"|");
+    }
+    hash.update(protocol);
+    let mut text = [0; 16];
+    for (digits, &byte) in text.chunks_exact_mut(2).zip(&hash.finalize()) {
+        digits.copy_from_slice(&hexadecimal(byte));
+    }
+    text
+}
+
+fn hexadecimal(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
+}
+
 struct Line(Vec<u8>);
 
 impl Line {
@@ -121,21 +187,60 @@ impl Line {
         self.text(if value { "true" } else { "false" })
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
-        // Nothing to fail: it grows.
-        let _ = write!(self.0, "{number}");
-        self
+    fn number(&mut self, mut number: u64) -> &mut Self {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.raw(digits.get(first..).unwrap_or_default())
     }
 
     fn address(&mut self, address: &[u8]) -> &mut Self {
-        if let &[a, b, c, d] = address {
-            self.text("\"").number(u64::from(a));
-            for octet in [b, c, d] {
-                self.text(".").number(u64::from(octet));
-            }
-            return self.text("\"");
+        self.text("\"").bare_address(address).text("\"")
+    }
+
+    fn bare_address(&mut self, address: &[u8]) -> &mut Self {
+        let &[a, b, c, d] = address else { return self.text(&address_text(address)) };
+        self.number(u64::from(a));
+        for octet in [b, c, d] {
+            self.text(".").number(u64::from(octet));
         }
-        self.quoted(&address_text(address))
+        self
+    }
+
+    /// Text with its holes filled.
+    fn filled(&mut self, mut text: &[u8], report: &FlowReport) -> &mut Self {
+        while let Some(place) = text.iter().position(|&byte| byte < TEXT) {
+            self.raw(text.get(..place).unwrap_or_default());
+            let byte = text.get(place).copied().unwrap_or_default();
+            if let Some(hole) = Hole::ALL.get(usize::from(byte).wrapping_sub(1)) {
+                self.hole(*hole, report);
+            }
+            text = text.get(place + 1..).unwrap_or_default();
+        }
+        self.raw(text)
+    }
+
+    fn hole(&mut self, hole: Hole, report: &FlowReport) -> &mut Self {
+        let ends = report.ends().map(|(address, _)| address);
+        let end = |place: usize| ends.get(place).copied().unwrap_or_default();
+        match hole {
+            Hole::Address(place) => self.bare_address(end(place)),
+            Hole::Case(place) => self.raw(&case_id(end(place), end(1 - place), report.protocol.name())),
+            Hole::Subject(place) => match <[u8; 16]>::try_from(end(place)) {
+                Ok(octets) => {
+                    let network = u128::from_be_bytes(octets) >> 64 << 64;
+                    self.text(&address_text(&network.to_be_bytes())).text("/64")
+                }
+                Err(_) => self.bare_address(end(place)),
+            },
+        }
     }
 
     fn list<T>(&mut self, items: impl Iterator<Item = T>, write: impl Fn(&mut Self, T) -> &mut Self) -> &mut Self {

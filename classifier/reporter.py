@@ -1,0 +1,205 @@
+"""From rows of batches to events: what is said of a flow, and when.
+
+In: the batches of one capture after the other. Out: events, those of flows as the lines they are written as.
+Every flow is judged when it is first reported and whenever a report about it arrives (`answers`); what was said
+about it last is kept as a tag in the engine, so no second table of flows exists here. Cases, rates and the packet
+clock begin anew with each capture.
+
+The rule a reader would get wrong: the tag that a batch shows for a flow is the one from before the batch, so
+several rows of one flow need the batch's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from classifier import _core
+from classifier.answers import Answers, Row
+from classifier.attempts import Attempts
+from classifier.cases import Cases, FirstSeen, case_id
+from classifier.events import (
+    NANOSECONDS,
+    SCHEMA_VERSION,
+    AttemptsItem,
+    Event,
+    Place,
+    VpnLine,
+    attempts_event,
+)
+from classifier.policy import Policy
+from classifier.register import Register
+
+if TYPE_CHECKING:
+    from classifier.pipeline import Settings
+
+__all__ = ["RUNS_NS", "Reporter"]
+
+RUNS_NS: Final = 60 * NANOSECONDS
+"""So long after its last packet, a flow may be over."""
+_ROWS: Final = 1_024  # that are held as Python objects at once
+_EVENTS: Final = ("recognised", "changed", "update", "ended")
+_COLUMNS: Final = (
+    *("report", "protocol", "phase", "time_ns", "start_ns", "end_ns"),
+    *("flow_id", "handle", "tag", "source", "destination"),
+)
+
+
+class Reporter:
+    """Turns the rows of batches into events."""
+
+    def __init__(
+        self,
+        register: Register | None,
+        policy: Policy | None,
+        settings: Settings,
+        engine: _core.Engine,
+        place: Place,
+    ) -> None:
+        self._answers = Answers(register, policy or _no_policy(), settings.as_of_ns)
+        self._place = place
+        self._as_of_ns = settings.as_of_ns
+        self._sensor = settings.sensor
+        self._engine = engine
+        self._cases = Cases()
+        self._first_seen = FirstSeen()
+        self._attempts = Attempts()
+        self._events = 0
+        constant = {"schema": SCHEMA_VERSION, "sensor": settings.sensor, "event_type": "vpn"}
+        self._heads = {event: _members(constant | {"event": event}) for event in _EVENTS}
+        self._tail = _members({"version": _core.version})
+        self.clock_ns = 0
+        """Of the packets of the present capture, as far as rows have shown it."""
+        self.latest_ns = 0
+        """The latest time of an event, whatever the capture."""
+
+    def adopt(self, register: Register | None, policy: Policy | None) -> None:
+        """Judge by these from here on."""
+        self._answers.adopt(register, policy or _no_policy())
+
+    def counters(self) -> dict[str, int]:
+        """What this side counts, beside the engine's counters."""
+        return {
+            "events.vpn": self._events,
+            "attempts.summarised": self._attempts.summarised,
+            "attempts.windows_evicted": self._attempts.evicted,
+            "cases.evicted": self._cases.evicted,
+            "cases.first_seen_evicted": self._first_seen.evicted,
+        }
+
+    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[Event | VpnLine]:
+        """The events of one batch."""
+        name = _members({self._place: capture})
+        answers, attempts, since = self._answers, self._attempts, self._first_seen.since
+        as_of_ns = self._as_of_ns
+        tags: dict[int, int] = {}  # by handle: set in this batch
+        for part in batch.parts(_ROWS):
+            columns = [getattr(part, column) for column in _COLUMNS]
+            columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
+            for place, row in enumerate(zip(*columns, strict=True)):
+                report, protocol, phase, time_ns, start_ns, end_ns = row[:6]
+                flow_id, handle, tag, source, destination, key, state = row[6:]
+                if time_ns > self.clock_ns:
+                    self.clock_ns = time_ns
+                    if attempts.due_ns <= time_ns:
+                        yield from self._summaries(capture, attempts.due(time_ns))
+                if handle in tags:
+                    tag = tags[handle]
+                if (
+                    phase == "attempt"
+                    and tag not in answers.said
+                    and (
+                        report != "recognised"  # counted in a summary, and still an attempt
+                        or not attempts.admit(source, destination, protocol, time_ns)
+                    )
+                ):
+                    continue
+
+                if as_of_ns is not None:
+                    at_ns, start_ns = as_of_ns, as_of_ns - (end_ns - start_ns)
+                else:
+                    # When a flow ends, the clock may be an idle timeout past its last packet: nothing was sent.
+                    at_ns = end_ns if report == "ended" and end_ns < time_ns else time_ns
+                answer, seen_ns = None, start_ns
+                ends = answers.ends.get(key)
+                if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
+                    waits = False
+                    if ends.asks_seen:
+                        if phase != "attempt":
+                            case = *_here_and_there(ends.subject, source, destination), protocol
+                            seen_ns = since(*case, start_ns)
+                        waits = seen_ns >= answers.waits_from_ns
+                    answer = ends.answers.get((state, tag, waits))
+                if (
+                    ends is None
+                    or answer is None
+                    or not answer.from_ns <= at_ns < answer.until_ns
+                    or answer.reason not in ends.reasons
+                ):
+                    one = Row.of(part.row(place))
+                    ends, answer, seen_ns = answers.learn(one, report, key, state, tag, at_ns, since)
+                if answer.turns and as_of_ns is None and end_ns < time_ns - RUNS_NS:
+                    # It may be over, and a date may have passed since: what was never sent is not flagged.
+                    one = Row.of(part.row(place))
+                    silent = answers.learn(one, report, key, state, tag, end_ns, since)
+                    if silent[1].now.action != "flag":
+                        if report == "milestone":
+                            continue
+                        ends, answer, seen_ns = silent
+
+                if report == "ended":
+                    tags.pop(handle, None)
+                elif answer.tag != tag:
+                    tags[handle] = answer.tag
+                if answer.event is None:
+                    continue
+                first = False
+                if answer.newly_flagged:
+                    case = *_here_and_there(ends.subject, source, destination), protocol
+                    first = self._cases.first(case_id(*case), time_ns)
+                policy = answer.policy(ends, first, seen_ns)
+                line = part.event_line(place, self._heads[answer.event], name, policy, self._tail)
+                self._events += 1
+                if time_ns > self.latest_ns:
+                    self.latest_ns = time_ns
+                yield VpnLine(line, flow_id, report == "ended", answer.counted)
+        if tags:
+            self._engine.set_tags(list(tags), list(tags.values()))
+
+    def advance(self, capture: str, time_ns: int) -> Iterator[Event | VpnLine]:
+        """It is this time now, if it was not already: the summaries that are due."""
+        if time_ns > self.clock_ns:
+            self.clock_ns = time_ns
+            if self._attempts.due_ns <= time_ns:
+                yield from self._summaries(capture, self._attempts.due(time_ns))
+
+    def end(self, capture: str) -> Iterator[Event | VpnLine]:
+        """The capture has ended: the summaries still open."""
+        yield from self._summaries(capture, self._attempts.drain(self.clock_ns))
+        self._cases.clear()
+        self._first_seen.clear()
+        self.clock_ns = 0
+
+    def _summaries(
+        self, capture: str, items: Iterable[tuple[int, AttemptsItem]]
+    ) -> Iterator[Event | VpnLine]:
+        for time_ns, item in items:
+            self.latest_ns = max(self.latest_ns, time_ns)
+            yield attempts_event(time_ns, self._sensor, self._place, capture, item)
+
+
+def _here_and_there(subject: str, source: bytes, destination: bytes) -> tuple[bytes, bytes]:
+    """The end that a judgement is about, and the other one."""
+    return (destination, source) if subject == "destination" else (source, destination)
+
+
+def _no_policy() -> Policy:
+    """Which says that nothing was evaluated."""
+    return Policy(sha256="", rules=())
+
+
+def _members(part: dict[str, str]) -> bytes:
+    """Members of a JSON object without its braces."""
+    return orjson.dumps(part)[1:-1]
