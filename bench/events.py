@@ -25,7 +25,7 @@ from bench.loads import LOADS, PCAP_HEADER
 from bench.lookups import make_entry, make_networks
 from bench.measure import ROOT, BenchError, alternate
 from classifier import _core
-from classifier.events import VpnLine
+from classifier.events import VpnLines
 from classifier.inputs import find
 from classifier.pipeline import Replay
 from classifier.policy import Policy
@@ -125,11 +125,11 @@ def write(capture: Path, register: Register, policy: Policy) -> tuple[int, int]:
     replay = Replay(find([str(capture)]), register, policy)
     counters: dict[str, int] = {}
     lines = 0
-    for event in replay.lines():
-        lines += 1
+    for event in replay.blocks():
+        lines += len(event.ends) if isinstance(event, VpnLines) else 1
         for sink in sinks:
             sink.write(event)
-        if not isinstance(event, VpnLine) and event["event_type"] == "stats":
+        if not isinstance(event, VpnLines) and event["event_type"] == "stats":
             counters = event["stats"].get("counters", {})
     for sink in sinks:
         sink.close()

@@ -92,7 +92,7 @@ class CaptureError(Exception):
     expected: str
 
 HOLES: dict[str, bytes]
-"""What `FlowBatch.event_line` fills in where these bytes, which JSON text never has, stand in `policy`: the
+"""What `FlowBatch.event_lines` fills in where these bytes, which JSON text never has, stand in `policy`: the
 address of the "source" and the "destination"; what stands for them as a subject ("source_subject",
 "destination_subject": the address for IPv4, its /64 for IPv6); the id of the case whose subject they are
 ("source_case", "destination_case")."""
@@ -102,7 +102,7 @@ class PrefixMap:
     """An immutable map from prefixes to numbers, compiled."""
 
     def __new__(cls, prefixes: Sequence[tuple[bytes, int]], numbers: Sequence[int]) -> PrefixMap:
-        """A number of 32 bits for each prefix, packed address and length; of one given twice the first counts.
+        """A number of 32 bits for each prefix, packed address and length; of one given twice the first holds.
 
         ValueError for what is no prefix."""
     def number(self, address: bytes) -> int:
@@ -142,19 +142,22 @@ class FlowBatch:
     def parts(self, size: int) -> list[FlowBatch]:
         """The same rows in batches of at most `size`, at least 1, for who wants few of them at once."""
     def row(self, row: int) -> FlowBatch:
-        """One row, by its place in this batch, as a batch of its own. IndexError for one that is not there."""
+        """One row, by its place in this batch, as a batch of its own. IndexError when it is not there."""
     def of_ends(self, classes: Classes) -> list[bytes]:
-        """For each row a short key: alike for rows of the same protocol whose ends and destination port compare
-        alike, and that are alike in being joined mid-flow and in `via_proxy`."""
+        """For each row a short key: alike for rows of the same protocol whose ends and destination port
+        compare alike, and that are alike in being joined mid-flow and in `via_proxy`."""
     def of_state(self, classes: Classes) -> list[bytes]:
         """The same for rows alike in `report`, `confidence`, `phase`, and in which packets and durations they
         have reached and whether they began too early."""
-    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-        """The event line (`events.VpnEvent`, with a newline) of a row, by its place in this batch.
+    def event_lines(
+        self, lines: Sequence[tuple[int, bytes, bytes]], capture: bytes, tail: bytes
+    ) -> tuple[bytes, list[int]]:
+        """Event lines (`events.VpnEvent`, each with a newline) one behind the other, and where each ends.
 
-        JSON of what the core does not know, taken as it is: `policy` a value, with `HOLES`, the others members
-        without their braces. `head` stands behind `timestamp`, `capture` behind `community_id`, `tail` behind
-        `flow`. IndexError for a row that is not there."""
+        `lines`: a row, by its place in this batch, with what differs between lines, `head` and `policy`. All
+        is JSON of what the core does not know, taken as it is: `policy` a value, with `HOLES`, the others
+        members without their braces. `head` stands behind `timestamp`, `capture` behind `community_id`,
+        `tail` behind `flow`. IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;

@@ -1,24 +1,24 @@
 """What register and policy say of flows, each answer kept for all flows that they cannot tell apart.
 
-In: of a row of a batch, the classes that the core puts it into (`_core.Classes`), and what was said of the flow
-before. Out: what is said of it now, as the JSON of its event with holes where flows differ (`_core.HOLES`).
-`Policy.judge` is asked when no answer is kept, and it alone decides; what is kept is two things:
+In: of a row of a batch, the classes that the core puts it into (`_core.Classes`), and what was said of the
+flow before. Out: what is said of it now, as the JSON of its event with holes where flows differ
+(`_core.HOLES`). `Policy.judge` is asked when no answer is kept, and it alone decides. Two things are kept:
 
     Ends      for each class of ends: the entries behind a judgement, as JSON, and the reason that names them
-    Answer    for each class of what the policy compares (`Judgement.grounds`) and of the flow's state, and for
-              what was said before: everything else
+    Answer    for each class of what the policy compares (`Judgement.grounds`) and of the flow's state, and
+              for what was said before: everything else
 
 so that a thousand registrants share the answers, and only their entries are held for each.
 
-The rule a reader would get wrong: both hold from one instant until another, since dates pass. Nothing kept changes an
-answer (`tests/test_answers.py` compares every line with one that was judged by itself); all of it is forgotten
-when a register or policy is taken, and when it is too much.
+The rule a reader would get wrong: both hold from one instant until another, since dates pass. Nothing kept
+changes an answer (`tests/test_answers.py` compares each line with one judged by itself); all of it is
+forgotten when a register or policy is taken, and when it is too much.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
@@ -304,7 +304,7 @@ def entry_items(matches: Iterable[Match]) -> list[EntryItem]:
     ]
 
 
-def _members(part: dict[str, str] | dict[str, object]) -> bytes:
+def _members(part: Mapping[str, object]) -> bytes:
     """Members of a JSON object without its braces."""
     return orjson.dumps(part)[1:-1]
 

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -140,6 +141,7 @@ class AttemptsItem(TypedDict):
     last: str
     destinations: int
     destinations_capped: bool
+    prefixes: NotRequired[int]
 
 
 class AttemptsEvent(TypedDict):
@@ -317,6 +319,28 @@ class VpnLine(NamedTuple):
 
         event: VpnEvent = orjson.loads(self.line)
         return event
+
+
+@dataclass(frozen=True, slots=True)
+class VpnLines:
+    """Several of them, in order: a capture has millions, and few are looked at one by one.
+
+    `ends`, `flow_ids`, `ended` and `counted` have an item for each line."""
+
+    text: bytes
+    ends: Sequence[int]
+    """Where in `text` each line ends, its newline included."""
+    flow_ids: Sequence[int]
+    ended: Sequence[bool]
+    counted: Sequence[Counted]
+
+    def lines(self) -> Iterator[VpnLine]:
+        """One by one."""
+        start = 0
+        columns = zip(self.ends, self.flow_ids, self.ended, self.counted, strict=True)
+        for end, flow_id, ended, counted in columns:
+            yield VpnLine(self.text[start:end], flow_id, ended, counted)
+            start = end
 
 
 def place(event: Mapping[str, Any]) -> tuple[Place, str]:

@@ -1,7 +1,8 @@
-"""From captures to events: poll the engine, have its batches reported (`reporter`), take new registers and policies.
+"""From captures to events: poll the engine, have its batches reported, take new registers and policies.
 
 When a date of register or policy passes, and when a new register or policy is taken, the engine reports the
-running flows once more. Captures are independent: what is reported of one does not depend on what else was read.
+running flows once more. Captures are independent: the events of one do not depend on what else was read. What
+is said of a flow, and when, is for `reporter`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from classifier.events import (
     Stats,
     UnreadableItem,
     VpnLine,
+    VpnLines,
     nanoseconds,
     parse_time,
     register_event,
@@ -217,6 +219,14 @@ class Replay:
 
     def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
         """The same; those of flows, which are many, as the lines they are written as."""
+        for event in self.blocks(on_poll):
+            if isinstance(event, VpnLines):
+                yield from event.lines()
+            else:
+                yield event
+
+    def blocks(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLines]:
+        """The same, lines by the hundred; where one block ends and the next begins carries no meaning."""
         reporter = Reporter(self._register, self._policy, self._settings, self._engine, self.place)
         started = self._stats()
         reporter.latest_ns = self._now_ns(reporter)
@@ -227,7 +237,8 @@ class Replay:
             events = self._capture(path, reporter, on_poll)
             if not begun and (first := next(events, None)) is not None:
                 begun = True
-                yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
+                time_ns = reporter.latest_ns if reporter.first_ns is None else reporter.first_ns
+                yield stats_event(time_ns, self._settings.sensor, "started", started)
                 yield first
             yield from events
             if self.interrupted:
@@ -260,7 +271,7 @@ class Replay:
 
     def _capture(
         self, path: str, reporter: Reporter, on_poll: Callable[[], None] | None
-    ) -> Iterator[Event | VpnLine]:
+    ) -> Iterator[Event | VpnLines]:
         if self._stopping:
             self.interrupted = self._has_end
             return
@@ -302,7 +313,7 @@ class Replay:
         """The time of the run."""
         return reporter.clock_ns
 
-    def _idle(self, _path: str, _reporter: Reporter) -> Iterable[Event | VpnLine]:
+    def _idle(self, _path: str, _reporter: Reporter) -> Iterable[Event]:
         """What the passing of time alone brings about, after each poll; with captures, nothing."""
         return ()
 

@@ -633,10 +633,13 @@ class Policy:
         return tuple(sorted({instant for instant in found if instant is not None}))
 
     def compiled(self) -> "PrefixMap":
-        """For the core: which of its networks and of the prefixes of its rules hold an address; see `_core.Classes`."""
+        """For the core (`_core.Classes`): in which of its networks and of its rules' prefixes an address lies."""
         from classifier._core import PrefixMap
 
-        items: list[tuple[Prefix, Hashable]] = [*self._named_networks(), *zip(self.prefixes, self.prefixes)]
+        items: list[tuple[Prefix, Hashable]] = [
+            *self._named_networks(),
+            *zip(self.prefixes, self.prefixes, strict=True),
+        ]
         # Prefixes that lie in the same networks are one class, however many they are.
         numbers: dict[frozenset[Hashable], int] = {}
         found = {
@@ -847,7 +850,7 @@ class Policy:
         return rules
 
     def waits_from_ns(self, register: Register) -> int:
-        """A case without an entry that was first seen from then on waits for the next register (`unregistered_after`).
+        """A case without an entry that was first seen since then waits for the next register.
 
         When what is renewed from time to time was last issued, the oldest of its sources.
         """

@@ -1,9 +1,9 @@
 """From rows of batches to events: what is said of a flow, and when.
 
 In: the batches of one capture after the other. Out: events, those of flows as the lines they are written as.
-Every flow is judged when it is first reported and whenever a report about it arrives (`answers`); what was said
-about it last is kept as a tag in the engine, so no second table of flows exists here. Cases, rates and the packet
-clock begin anew with each capture.
+Every flow is judged when it is first reported and whenever a report about it arrives (`answers`); what was
+said about it last is kept as a tag in the engine, so no second table of flows exists here. Cases, rates and
+the packet clock begin anew with each capture.
 
 The rule a reader would get wrong: the tag that a batch shows for a flow is the one from before the batch, so
 several rows of one flow need the batch's own memory.
@@ -12,6 +12,7 @@ several rows of one flow need the batch's own memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -23,10 +24,12 @@ from classifier.cases import Cases, FirstSeen, case_id
 from classifier.events import (
     NANOSECONDS,
     SCHEMA_VERSION,
+    AttemptsEvent,
     AttemptsItem,
+    Counted,
     Event,
     Place,
-    VpnLine,
+    VpnLines,
     attempts_event,
 )
 from classifier.policy import Policy
@@ -72,6 +75,8 @@ class Reporter:
         self._tail = _members({"version": _core.version})
         self.clock_ns = 0
         """Of the packets of the present capture, as far as rows have shown it."""
+        self.first_ns: int | None = None
+        """The time of the first event."""
         self.latest_ns = 0
         """The latest time of an event, whatever the capture."""
 
@@ -89,105 +94,131 @@ class Reporter:
             "cases.first_seen_evicted": self._first_seen.evicted,
         }
 
-    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[Event | VpnLine]:
+    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[Event | VpnLines]:
         """The events of one batch."""
-        name = _members({self._place: capture})
-        answers, attempts, since = self._answers, self._attempts, self._first_seen.since
-        as_of_ns = self._as_of_ns
         tags: dict[int, int] = {}  # by handle: set in this batch
         for part in batch.parts(_ROWS):
-            columns = [getattr(part, column) for column in _COLUMNS]
-            columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
-            for place, row in enumerate(zip(*columns, strict=True)):
-                report, protocol, phase, time_ns, start_ns, end_ns = row[:6]
-                flow_id, handle, tag, source, destination, key, state = row[6:]
-                if time_ns > self.clock_ns:
-                    self.clock_ns = time_ns
-                    if attempts.due_ns <= time_ns:
-                        yield from self._summaries(capture, attempts.due(time_ns))
-                if handle in tags:
-                    tag = tags[handle]
-                if (
-                    phase == "attempt"
-                    and tag not in answers.said
-                    and (
-                        report != "recognised"  # counted in a summary, and still an attempt
-                        or not attempts.admit(source, destination, protocol, time_ns)
-                    )
-                ):
-                    continue
-
-                if as_of_ns is not None:
-                    at_ns, start_ns = as_of_ns, as_of_ns - (end_ns - start_ns)
-                else:
-                    # When a flow ends, the clock may be an idle timeout past its last packet: nothing was sent.
-                    at_ns = end_ns if report == "ended" and end_ns < time_ns else time_ns
-                answer, seen_ns = None, start_ns
-                ends = answers.ends.get(key)
-                if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
-                    waits = False
-                    if ends.asks_seen:
-                        if phase != "attempt":
-                            case = *_here_and_there(ends.subject, source, destination), protocol
-                            seen_ns = since(*case, start_ns)
-                        waits = seen_ns >= answers.waits_from_ns
-                    answer = ends.answers.get((state, tag, waits))
-                if (
-                    ends is None
-                    or answer is None
-                    or not answer.from_ns <= at_ns < answer.until_ns
-                    or answer.reason not in ends.reasons
-                ):
-                    one = Row.of(part.row(place))
-                    ends, answer, seen_ns = answers.learn(one, report, key, state, tag, at_ns, since)
-                if answer.turns and as_of_ns is None and end_ns < time_ns - RUNS_NS:
-                    # It may be over, and a date may have passed since: what was never sent is not flagged.
-                    one = Row.of(part.row(place))
-                    silent = answers.learn(one, report, key, state, tag, end_ns, since)
-                    if silent[1].now.action != "flag":
-                        if report == "milestone":
-                            continue
-                        ends, answer, seen_ns = silent
-
-                if report == "ended":
-                    tags.pop(handle, None)
-                elif answer.tag != tag:
-                    tags[handle] = answer.tag
-                if answer.event is None:
-                    continue
-                first = False
-                if answer.newly_flagged:
-                    case = *_here_and_there(ends.subject, source, destination), protocol
-                    first = self._cases.first(case_id(*case), time_ns)
-                policy = answer.policy(ends, first, seen_ns)
-                line = part.event_line(place, self._heads[answer.event], name, policy, self._tail)
-                self._events += 1
-                if time_ns > self.latest_ns:
-                    self.latest_ns = time_ns
-                yield VpnLine(line, flow_id, report == "ended", answer.counted)
+            yield from self._part(capture, part, tags)
         if tags:
             self._engine.set_tags(list(tags), list(tags.values()))
 
-    def advance(self, capture: str, time_ns: int) -> Iterator[Event | VpnLine]:
+    def _part(self, capture: str, part: _core.FlowBatch, tags: dict[int, int]) -> Iterator[Event | VpnLines]:
+        answers, attempts, first_seen = self._answers, self._attempts, self._first_seen.since
+        as_of_ns = self._as_of_ns
+        columns = [getattr(part, column) for column in _COLUMNS]
+        columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
+        lines = _Lines(part)
+        for place, row in enumerate(zip(*columns, strict=True)):
+            report, protocol, phase, time_ns, start_ns, end_ns = row[:6]
+            flow_id, handle, tag, source, destination, key, state = row[6:]
+            if time_ns > self.clock_ns:
+                self.clock_ns = time_ns
+                if attempts.due_ns <= time_ns:
+                    yield from self._written(lines, capture)
+                    lines = _Lines(part)
+                    yield from self._summaries(capture, attempts.due(time_ns))
+            if handle in tags:
+                tag = tags[handle]
+            if (
+                phase == "attempt"
+                and tag not in answers.said
+                and (
+                    report != "recognised"  # counted in a summary, and still an attempt
+                    or not attempts.admit(source, destination, protocol, time_ns)
+                )
+            ):
+                continue
+
+            if as_of_ns is not None:
+                at_ns, start_ns = as_of_ns, as_of_ns - (end_ns - start_ns)
+            else:
+                # When a flow ends, the clock may be an idle timeout past its last packet: nothing was sent.
+                at_ns = end_ns if report == "ended" and end_ns < time_ns else time_ns
+            answer, seen_ns = None, start_ns
+            ends = answers.ends.get(key)
+            if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
+                waits = False
+                if ends.asks_seen:
+                    if phase != "attempt":
+                        case = *_here_and_there(ends.subject, source, destination), protocol
+                        seen_ns = first_seen(*case, start_ns)
+                    waits = seen_ns >= answers.waits_from_ns
+                answer = ends.answers.get((state, tag, waits))
+            if (
+                ends is None
+                or answer is None
+                or not answer.from_ns <= at_ns < answer.until_ns
+                or answer.reason not in ends.reasons
+            ):
+                one = Row.of(part.row(place))
+                ends, answer, seen_ns = answers.learn(one, report, key, state, tag, at_ns, first_seen)
+            if answer.turns and as_of_ns is None and end_ns < time_ns - RUNS_NS:
+                # It may be over, and a date may have passed since: what was never sent is not flagged.
+                one = Row.of(part.row(place))
+                silent = answers.learn(one, report, key, state, tag, end_ns, first_seen)
+                if silent[1].now.action != "flag":
+                    if report == "milestone":
+                        continue
+                    ends, answer, seen_ns = silent
+
+            if report == "ended":
+                tags.pop(handle, None)
+            elif answer.tag != tag:
+                tags[handle] = answer.tag
+            if answer.event is None:
+                continue
+            first = False
+            if answer.newly_flagged:
+                case = *_here_and_there(ends.subject, source, destination), protocol
+                first = self._cases.first(case_id(*case), time_ns)
+            if self.first_ns is None:
+                self.first_ns = time_ns
+            if time_ns > self.latest_ns:
+                self.latest_ns = time_ns
+            lines.parts.append((place, self._heads[answer.event], answer.policy(ends, first, seen_ns)))
+            lines.flow_ids.append(flow_id)
+            lines.ended.append(report == "ended")
+            lines.counted.append(answer.counted)
+        yield from self._written(lines, capture)
+
+    def _written(self, lines: _Lines, capture: str) -> Iterator[VpnLines]:
+        """What has been gathered, if anything."""
+        if lines.parts:
+            self._events += len(lines.parts)
+            text, ends = lines.batch.event_lines(lines.parts, _members({self._place: capture}), self._tail)
+            yield VpnLines(text, ends, lines.flow_ids, lines.ended, lines.counted)
+
+    def advance(self, capture: str, time_ns: int) -> Iterator[AttemptsEvent]:
         """It is this time now, if it was not already: the summaries that are due."""
         if time_ns > self.clock_ns:
             self.clock_ns = time_ns
             if self._attempts.due_ns <= time_ns:
                 yield from self._summaries(capture, self._attempts.due(time_ns))
 
-    def end(self, capture: str) -> Iterator[Event | VpnLine]:
+    def end(self, capture: str) -> Iterator[AttemptsEvent]:
         """The capture has ended: the summaries still open."""
         yield from self._summaries(capture, self._attempts.drain(self.clock_ns))
         self._cases.clear()
         self._first_seen.clear()
         self.clock_ns = 0
 
-    def _summaries(
-        self, capture: str, items: Iterable[tuple[int, AttemptsItem]]
-    ) -> Iterator[Event | VpnLine]:
+    def _summaries(self, capture: str, items: Iterable[tuple[int, AttemptsItem]]) -> Iterator[AttemptsEvent]:
         for time_ns, item in items:
+            if self.first_ns is None:
+                self.first_ns = time_ns
             self.latest_ns = max(self.latest_ns, time_ns)
             yield attempts_event(time_ns, self._sensor, self._place, capture, item)
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Lines still to be written: of which row, and with what (`_core.FlowBatch.event_lines`)."""
+
+    batch: _core.FlowBatch
+    parts: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    flow_ids: list[int] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
 
 
 def _here_and_there(subject: str, source: bytes, destination: bytes) -> tuple[bytes, bytes]:

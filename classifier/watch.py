@@ -129,7 +129,7 @@ class Watch(Replay):
     def _now_ns(self, _reporter: Reporter) -> int:
         return time.time_ns()
 
-    def _idle(self, path: str, reporter: Reporter) -> Iterable[Event | VpnLine]:
+    def _idle(self, path: str, reporter: Reporter) -> Iterable[Event]:
         return reporter.advance(path, time.time_ns() - _LAG_NS)
 
     def _counters(self) -> dict[str, int]:

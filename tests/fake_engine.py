@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from itertools import accumulate
 from typing import Any, cast
 
 import orjson
@@ -125,12 +126,15 @@ class FakeBatch:
             for row in self._rows
         ]
 
-    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-        return event_line(self._rows[row], head, capture, policy, tail)
+    def event_lines(
+        self, lines: Sequence[tuple[int, bytes, bytes]], capture: bytes, tail: bytes
+    ) -> tuple[bytes, list[int]]:
+        written = [event_line(self._rows[row], head, capture, policy, tail) for row, head, policy in lines]
+        return b"".join(written), list(accumulate(map(len, written)))
 
 
 def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-    """What `_core.FlowBatch.event_line` gives, from the values of its columns; tests compare the two."""
+    """A line as `_core.FlowBatch.event_lines` writes it, from the columns of a row; tests compare the two."""
     evidence = [
         dict(zip(("id", "bits", "packet", "time", "direction", "length", "count"), item, strict=True))
         | {"time": rfc3339(item[3])}

@@ -154,16 +154,14 @@ def command(
 
 def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple[int, int]:
     """Exit code and number of flagged flows."""
-    from classifier.events import VpnLine
+    from classifier.events import VpnLines
     from classifier.reload import reload_text
-    from classifier.sinks import Sink
+    from classifier.sinks.jsonl import JsonLines
     from classifier.sinks.report import Report
 
     report = Report()
-    sinks: list[Sink] = [report]
+    sinks: list[Report | JsonLines] = [report]
     if output is not None:
-        from classifier.sinks.jsonl import JsonLines
-
         sinks.append(JsonLines(output))
     began = time.perf_counter()
     said = 0
@@ -180,8 +178,8 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
                     reloader.tick()
                 tick()
 
-            for event in run.lines(on_poll):
-                if not isinstance(event, VpnLine) and event["event_type"] == "register":
+            for event in run.blocks(on_poll):
+                if not isinstance(event, VpnLines) and event["event_type"] == "register":
                     say(reload_text(event))
                 for sink in sinks:
                     sink.write(event)

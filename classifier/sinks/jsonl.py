@@ -13,7 +13,7 @@ import sys
 import orjson
 
 from classifier.errors import OutputError
-from classifier.events import Event, VpnLine
+from classifier.events import Event, VpnLine, VpnLines
 
 _FULL = 1 << 18  # bytes gathered before they are written
 
@@ -59,10 +59,12 @@ class JsonLines:
         except OSError as error:
             raise OutputError(self._path, _reason(error)) from error
 
-    def write(self, event: Event | VpnLine) -> None:
-        """Take one event."""
+    def write(self, event: Event | VpnLine | VpnLines) -> None:
+        """Take one event, or several."""
         if isinstance(event, VpnLine):
             line = event.line
+        elif isinstance(event, VpnLines):
+            line = event.text
         else:
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
         self._lines.append(line)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from classifier.events import Counted, Event, Stats, VpnEvent, VpnLine
+from classifier.events import Counted, Event, Stats, VpnEvent, VpnLine, VpnLines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,7 @@ class Report:
 
     def __init__(self, rows: int = 200) -> None:
         self._limit = rows
-        self._running: dict[int, tuple[Counted, str]] = {}
+        self._running: dict[int, Counted] = {}
         self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
         self._left_out: Counter[str] = Counter()
         self._tallies: dict[Counted, _Tally] = {}
@@ -72,14 +72,16 @@ class Report:
         self.flagged = 0
         """Flows whose last state is flagged."""
 
-    def write(self, event: Event | VpnLine) -> None:
-        """Take one event."""
-        if isinstance(event, VpnLine):
-            self._flow(event.flow_id, event.ended, event.counted, event.case_id, event)
+    def write(self, event: Event | VpnLine | VpnLines) -> None:
+        """Take one event, or several."""
+        if isinstance(event, VpnLines):
+            self._lines(event)
+        elif isinstance(event, VpnLine):
+            self._flow(event.flow_id, event.ended, event.counted, event)
         elif event["event_type"] == "vpn":
             vpn, policy = event["vpn"], event["policy"]
             counted = Counted(vpn["protocol"], policy["verdict"], policy["action"])
-            self._flow(event["flow_id"], event["event"] == "ended", counted, policy["case_id"], event)
+            self._flow(event["flow_id"], event["event"] == "ended", counted, event)
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
         elif event["event_type"] == "stats" and event["event"] == "ended":
@@ -90,35 +92,47 @@ class Report:
         """Nothing is held back."""
 
     def close(self) -> None:
-        """Count the flows that have not ended, since the run failed; they are not shown."""
-        for counted, case_id in self._running.values():
-            self._count(counted, case_id)
+        """Count the flows that have not ended, since the run failed; they and their cases are not shown."""
+        for counted in self._running.values():
+            self._count(counted)
             self._left_out[counted.action] += 1
         self._running.clear()
 
-    def _flow(
-        self, flow_id: int, ended: bool, counted: Counted, case_id: str, event: VpnLine | VpnEvent
-    ) -> None:
+    def _lines(self, lines: VpnLines) -> None:
+        start = 0
+        for end, flow_id, ended, counted in zip(
+            lines.ends, lines.flow_ids, lines.ended, lines.counted, strict=True
+        ):
+            if ended:
+                self._flow(flow_id, ended, counted, VpnLine(lines.text[start:end], flow_id, ended, counted))
+            else:
+                self._running[flow_id] = counted
+            start = end
+
+    def _flow(self, flow_id: int, ended: bool, counted: Counted, event: VpnLine | VpnEvent) -> None:
         if not ended:
-            self._running[flow_id] = counted, case_id
+            self._running[flow_id] = counted
             return
         self._running.pop(flow_id, None)
-        self._count(counted, case_id)
+        tally = self._count(counted)
+        if self._cases < _MAX_CASES:
+            case_id = event.case_id if isinstance(event, VpnLine) else event["policy"]["case_id"]
+            if case_id not in tally.cases:
+                tally.cases.add(case_id)
+                self._cases += 1
         if len(self._shown[counted.action]) < self._limit:
             self._shown[counted.action].append(_row(event.event() if isinstance(event, VpnLine) else event))
         else:
             self._left_out[counted.action] += 1
 
-    def _count(self, counted: Counted, case_id: str) -> None:
+    def _count(self, counted: Counted) -> _Tally:
         if counted.action == "flag":
             self.flagged += 1
         tally = self._tallies.get(counted)
         if tally is None:
             tally = self._tallies[counted] = _Tally()
         tally.flows += 1
-        if case_id not in tally.cases and self._cases < _MAX_CASES:
-            tally.cases.add(case_id)
-            self._cases += 1
+        return tally
 
     def print_flows(self, console: Console) -> None:
         """The table of flows: flagged first, at most `rows` of them."""

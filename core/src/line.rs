@@ -72,9 +72,9 @@ pub struct Parts<'a> {
     pub tail: &'a [u8],
 }
 
-/// The line of a report, its newline included.
-pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
-    let mut line = Line(Vec::with_capacity(1280 + parts.policy.len()));
+/// Writes the line of a report, its newline included, behind what is in the buffer.
+pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts<'_>) {
+    let mut line = Line(buffer);
     let [(source, source_port), (destination, destination_port)] = report.ends();
     let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
 
@@ -125,7 +125,6 @@ pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
         line.text(",\"dest_port\":").number(u64::from(destination_port));
     }
     line.text("}\n");
-    line.0
 }
 
 /// Whether the flow's ends have ports.
@@ -167,9 +166,9 @@ fn hexadecimal(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
 }
 
-struct Line(Vec<u8>);
+struct Line<'a>(&'a mut Vec<u8>);
 
-impl Line {
+impl Line<'_> {
     fn raw(&mut self, json: &[u8]) -> &mut Self {
         self.0.extend_from_slice(json);
         self
@@ -293,10 +292,10 @@ fn date(days: i64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
 
-    fn written(write: impl Fn(&mut Line) -> &mut Line) -> String {
-        let mut line = Line(Vec::new());
-        write(&mut line);
-        String::from_utf8(line.0).unwrap_or_default()
+    fn written(write: impl for<'a, 'b> Fn(&'a mut Line<'b>) -> &'a mut Line<'b>) -> String {
+        let mut buffer = Vec::new();
+        write(&mut Line(&mut buffer));
+        String::from_utf8(buffer).unwrap_or_default()
     }
 
     #[test]

@@ -143,6 +143,9 @@ impl Classes {
     }
 }
 
+/// Bytes of most lines.
+const LINE_SIZE: usize = 2048;
+
 /// Reports as columns: some of the rows that a poll gave.
 #[pyclass(frozen, module = "classifier._core")]
 struct FlowBatch {
@@ -197,17 +200,21 @@ impl FlowBatch {
         self.column(py, |row| PyBytes::new(py, &classes.0.state(row)))
     }
 
-    fn event_line<'py>(
+    fn event_lines<'py>(
         &self,
         py: Python<'py>,
-        row: usize,
-        head: &[u8],
+        lines: Vec<(usize, PyBackedBytes, PyBackedBytes)>,
         capture: &[u8],
-        policy: &[u8],
         tail: &[u8],
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_line: no such row"))?;
-        Ok(PyBytes::new(py, &line::event_line(report, &Parts { head, capture, policy, tail })))
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<usize>)> {
+        let mut text = Vec::with_capacity(lines.len() * LINE_SIZE);
+        let mut ends = Vec::with_capacity(lines.len());
+        for (row, head, policy) in &lines {
+            let report = self.rows().get(*row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
+            line::write_event_line(&mut text, report, &Parts { head, capture, policy, tail });
+            ends.push(text.len());
+        }
+        Ok((PyBytes::new(py, &text), ends))
     }
 
     #[getter]
