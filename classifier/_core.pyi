@@ -150,14 +150,19 @@ class FlowBatch:
         """The same for rows alike in `report`, `confidence`, `phase`, and in which packets and durations they
         have reached and whether they began too early."""
     def event_lines(
-        self, lines: Sequence[tuple[int, bytes, bytes]], capture: bytes, tail: bytes
+        self,
+        rows: Sequence[int],
+        heads: Sequence[bytes],
+        policies: Sequence[bytes],
+        capture: bytes,
+        tail: bytes,
     ) -> tuple[bytes, list[int]]:
         """Event lines (`events.VpnEvent`, each with a newline) one behind the other, and where each ends.
 
-        `lines`: a row, by its place in this batch, with what differs between lines, `head` and `policy`. All
-        is JSON of what the core does not know, taken as it is: `policy` a value, with `HOLES`, the others
-        members without their braces. `head` stands behind `timestamp`, `capture` behind `community_id`,
-        `tail` behind `flow`. IndexError for a row that is not there."""
+        `rows` are places in this batch, with a head and a policy for each. All is JSON of what the core does
+        not know, taken as it is: a policy is a value, with `HOLES`, the others are members without their
+        braces. The head stands behind `timestamp`, `capture` behind `community_id`, `tail` behind `flow`.
+        IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;

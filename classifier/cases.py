@@ -61,8 +61,9 @@ class FirstSeen:
     def since(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
         """The start of the earliest flow of the case; this one, which began at `start_ns`, included."""
         case = (subject if len(subject) == 4 else subject[:8], remote, protocol)
-        since_ns = min(self._since.get(case, start_ns), start_ns)
-        self._since[case] = since_ns
+        since_ns = self._since.get(case)
+        if since_ns is None or since_ns > start_ns:
+            since_ns = self._since[case] = start_ns
         self._since.move_to_end(case)
         if len(self._since) > self._limit:
             self._since.popitem(last=False)

@@ -633,7 +633,7 @@ class Policy:
         return tuple(sorted({instant for instant in found if instant is not None}))
 
     def compiled(self) -> "PrefixMap":
-        """For the core (`_core.Classes`): in which of its networks and of its rules' prefixes an address lies."""
+        """For the core (`_core.Classes`): in which of its networks and rules' prefixes an address lies."""
         from classifier._core import PrefixMap
 
         items: list[tuple[Prefix, Hashable]] = [

@@ -12,7 +12,6 @@ several rows of one flow need the batch's own memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -42,12 +41,14 @@ __all__ = ["RUNS_NS", "Reporter"]
 
 RUNS_NS: Final = 60 * NANOSECONDS
 """So long after its last packet, a flow may be over."""
-_ROWS: Final = 1_024  # that are held as Python objects at once
+_ROWS: Final = 256  # at once: with their lines, what a core's cache holds
 _EVENTS: Final = ("recognised", "changed", "update", "ended")
 _COLUMNS: Final = (
     *("report", "protocol", "phase", "time_ns", "start_ns", "end_ns"),
     *("flow_id", "handle", "tag", "source", "destination"),
 )
+_Line = tuple[int, bytes, bytes, int, bool, Counted]
+"""A line to be written: its row, head and policy (`_core.FlowBatch.event_lines`), and what stands beside it."""
 
 
 class Reporter:
@@ -104,18 +105,31 @@ class Reporter:
 
     def _part(self, capture: str, part: _core.FlowBatch, tags: dict[int, int]) -> Iterator[Event | VpnLines]:
         answers, attempts, first_seen = self._answers, self._attempts, self._first_seen.since
-        as_of_ns = self._as_of_ns
+        as_of_ns, heads = self._as_of_ns, self._heads
         columns = [getattr(part, column) for column in _COLUMNS]
         columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
-        lines = _Lines(part)
-        for place, row in enumerate(zip(*columns, strict=True)):
-            report, protocol, phase, time_ns, start_ns, end_ns = row[:6]
-            flow_id, handle, tag, source, destination, key, state = row[6:]
+        lines: list[_Line] = []
+        for (
+            place,
+            report,
+            protocol,
+            phase,
+            time_ns,
+            start_ns,
+            end_ns,
+            flow_id,
+            handle,
+            tag,
+            source,
+            destination,
+            key,
+            state,
+        ) in zip(range(len(part)), *columns, strict=True):
             if time_ns > self.clock_ns:
                 self.clock_ns = time_ns
                 if attempts.due_ns <= time_ns:
-                    yield from self._written(lines, capture)
-                    lines = _Lines(part)
+                    yield from self._written(part, lines, capture)
+                    lines = []
                     yield from self._summaries(capture, attempts.due(time_ns))
             if handle in tags:
                 tag = tags[handle]
@@ -175,18 +189,18 @@ class Reporter:
                 self.first_ns = time_ns
             if time_ns > self.latest_ns:
                 self.latest_ns = time_ns
-            lines.parts.append((place, self._heads[answer.event], answer.policy(ends, first, seen_ns)))
-            lines.flow_ids.append(flow_id)
-            lines.ended.append(report == "ended")
-            lines.counted.append(answer.counted)
-        yield from self._written(lines, capture)
+            policy = answer.policy(ends, first, seen_ns)
+            lines.append((place, heads[answer.event], policy, flow_id, report == "ended", answer.counted))
+        yield from self._written(part, lines, capture)
 
-    def _written(self, lines: _Lines, capture: str) -> Iterator[VpnLines]:
+    def _written(self, part: _core.FlowBatch, lines: list[_Line], capture: str) -> Iterator[VpnLines]:
         """What has been gathered, if anything."""
-        if lines.parts:
-            self._events += len(lines.parts)
-            text, ends = lines.batch.event_lines(lines.parts, _members({self._place: capture}), self._tail)
-            yield VpnLines(text, ends, lines.flow_ids, lines.ended, lines.counted)
+        if lines:
+            self._events += len(lines)
+            rows, heads, policies, flow_ids, ended, counted = zip(*lines, strict=True)
+            name = _members({self._place: capture})
+            text, ends = part.event_lines(rows, heads, policies, name, self._tail)
+            yield VpnLines(text, ends, flow_ids, ended, counted)
 
     def advance(self, capture: str, time_ns: int) -> Iterator[AttemptsEvent]:
         """It is this time now, if it was not already: the summaries that are due."""
@@ -208,17 +222,6 @@ class Reporter:
                 self.first_ns = time_ns
             self.latest_ns = max(self.latest_ns, time_ns)
             yield attempts_event(time_ns, self._sensor, self._place, capture, item)
-
-
-@dataclass(slots=True)
-class _Lines:
-    """Lines still to be written: of which row, and with what (`_core.FlowBatch.event_lines`)."""
-
-    batch: _core.FlowBatch
-    parts: list[tuple[int, bytes, bytes]] = field(default_factory=list)
-    flow_ids: list[int] = field(default_factory=list)
-    ended: list[bool] = field(default_factory=list)
-    counted: list[Counted] = field(default_factory=list)
 
 
 def _here_and_there(subject: str, source: bytes, destination: bytes) -> tuple[bytes, bytes]:

@@ -127,9 +127,17 @@ class FakeBatch:
         ]
 
     def event_lines(
-        self, lines: Sequence[tuple[int, bytes, bytes]], capture: bytes, tail: bytes
+        self,
+        rows: Sequence[int],
+        heads: Sequence[bytes],
+        policies: Sequence[bytes],
+        capture: bytes,
+        tail: bytes,
     ) -> tuple[bytes, list[int]]:
-        written = [event_line(self._rows[row], head, capture, policy, tail) for row, head, policy in lines]
+        written = [
+            event_line(self._rows[row], head, capture, policy, tail)
+            for row, head, policy in zip(rows, heads, policies, strict=True)
+        ]
         return b"".join(written), list(accumulate(map(len, written)))
 
 

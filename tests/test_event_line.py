@@ -21,7 +21,8 @@ POLICY = orjson.dumps(dict.fromkeys(HOLES, "x")).replace(b'"x"', b'["%b","-%b"]'
 
 
 def written(batch: FlowBatch) -> list[bytes]:
-    text, ends = batch.event_lines([(place, HEAD, POLICY) for place in range(len(batch))], CAPTURE, TAIL)
+    size = len(batch)
+    text, ends = batch.event_lines(range(size), [HEAD] * size, [POLICY] * size, CAPTURE, TAIL)
     return [text[start:end] for start, end in pairwise([0, *ends])]
 
 
@@ -47,6 +48,8 @@ def test_parts_are_the_batch_again() -> None:
         with pytest.raises(IndexError):
             batch.row(len(batch))
         with pytest.raises(IndexError):
-            batch.event_lines([(len(batch), HEAD, POLICY)], CAPTURE, TAIL)
+            batch.event_lines([len(batch)], [HEAD], [POLICY], CAPTURE, TAIL)
+        with pytest.raises(ValueError, match="as many"):
+            batch.event_lines([0], [HEAD], [], CAPTURE, TAIL)
     with pytest.raises(ValueError, match="zero"):
         batch.parts(0)

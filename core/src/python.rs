@@ -203,14 +203,19 @@ impl FlowBatch {
     fn event_lines<'py>(
         &self,
         py: Python<'py>,
-        lines: Vec<(usize, PyBackedBytes, PyBackedBytes)>,
+        rows: Vec<usize>,
+        heads: Vec<PyBackedBytes>,
+        policies: Vec<PyBackedBytes>,
         capture: &[u8],
         tail: &[u8],
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<usize>)> {
-        let mut text = Vec::with_capacity(lines.len() * LINE_SIZE);
-        let mut ends = Vec::with_capacity(lines.len());
-        for (row, head, policy) in &lines {
-            let report = self.rows().get(*row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
+        if heads.len() != rows.len() || policies.len() != rows.len() {
+            return Err(PyValueError::new_err("event_lines: as many heads and policies as rows are needed"));
+        }
+        let mut text = Vec::with_capacity(rows.len().saturating_mul(LINE_SIZE));
+        let mut ends = Vec::with_capacity(rows.len());
+        for ((row, head), policy) in rows.into_iter().zip(&heads).zip(&policies) {
+            let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
             line::write_event_line(&mut text, report, &Parts { head, capture, policy, tail });
             ends.push(text.len());
         }
