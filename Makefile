@@ -25,7 +25,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools bench accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel clean force
+.PHONY: help demo test test-tools lab bench instructions profile accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -42,9 +42,22 @@ demo: $(VENV)/.built  ## Set up, replay pcaps/ against rules/ and show what was 
 test: test-tools $(VENV)/.built $(VENV)/.dev cargo-test  ## Set up and run every test, Rust and Python
 	$(PY) -m pytest -p tests.no_skips
 
-bench: $(VENV)/.built $(VENV)/.dev  ## Build the loads and print the table of speeds
+lab: test-tools $(VENV)/.built $(VENV)/.dev  ## Real VPN programs, watch and Prometheus in namespaces, to try and to pull at
+	@$(PY) tests/make_lab.py
+
+bench: $(VENV)/.built $(VENV)/.dev  ## Print the table of speeds, 20 minutes (QUICK=1: 3; WRITE=1: keep it in bench/)
 	$(CARGO) build --release --locked --package vpn-classifier-bench
-	$(PY) -m bench --floor '$(TARGET)/release/floor'
+	$(PY) -m bench --programs '$(TARGET)/release' $(if $(QUICK),--quick) $(if $(WRITE),--write)
+
+instructions: $(VENV)/.dev  ## Count instructions per packet (callgrind); UPDATE=1 writes the figures that CI holds
+	$(if $(shell command -v valgrind),,$(error Please install valgrind (apt-get install valgrind)))
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.instructions --programs '$(TARGET)/release' $(if $(UPDATE),--update)
+
+profile: $(VENV)/.built $(VENV)/.dev  ## Print where the time of a packet goes (perf); UPDATE=1 writes docs/performance.md
+	$(if $(shell command -v perf),,$(error Please install perf (apt-get install linux-perf)))
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.where --programs '$(TARGET)/release' $(if $(UPDATE),--update)
 
 accuracy: $(VENV)/.built $(VENV)/.dev  ## Run the generators (DATAGRAMS), score the captures (PEERS=1: nDPI, tshark)
 	@mkdir -p .make
@@ -91,6 +104,12 @@ fuzz:  ## Fuzz FUZZ_TARGETS (all) for FUZZ_SECONDS (3600) each
 wheel: $(VENV)/.made  ## Build the wheel into dist/
 	$(PY) -m maturin build --release --locked --out dist
 
+bundle: $(VENV)/.made  ## Build an archive in dist/ with everything to install on a machine without a network
+	rm -rf .make/bundle
+	$(PY) -m maturin build --release --locked --out .make/bundle
+	$(PIP) wheel --wheel-dir .make/bundle .make/bundle/vpn_classifier-*.whl
+	$(PY) deploy/bundle.py .make/bundle dist
+
 clean:  ## Remove everything that was built here
 	rm -rf $(VENV) .make dist target core/fuzz/target core/fuzz/new bench/loads classifier/_core*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -123,11 +142,14 @@ FIRST_FLAGGED = import json, sys; \
   print(next(e["flow_id"] for e in map(json.loads, open(sys.argv[1])) \
   if e.get("event") == "ended" and e["policy"]["action"] == "flag"))
 
-# Named before anything is built: what the tests of live capture run.
+# Named before anything is built: what the tests of live capture, and those with real VPN programs, run.
 test-tools:
-	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install iproute2 tcpdump util-linux)))
+	$(if $(MISSING_TOOLS),$(error Please install $(MISSING_TOOLS), which the tests of live capture run (apt-get install $(TOOL_PACKAGES))))
 
-MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in ip nsenter tcpdump unshare; do \
+TOOLS := curl ip nsenter openssl openvpn prometheus promtool setpriv swanctl tc tcpdump unshare wg wireguard-go /usr/lib/ipsec/charon
+TOOL_PACKAGES := curl iproute2 libcharon-extra-plugins openssl openvpn prometheus strongswan-charon strongswan-swanctl tcpdump \
+  util-linux wireguard-go wireguard-tools
+MISSING_TOOLS = $(strip $(shell PATH='$(PATH)'; for tool in $(TOOLS); do \
   command -v $$tool >/dev/null || printf '%s ' "$$tool"; done))
 
 # What is missing, in words and on one line; empty when nothing is.

@@ -29,11 +29,18 @@ fn main() -> ExitCode {
 
 fn run(file: &Path, workers: usize) -> Result<String, Box<dyn std::error::Error>> {
     let mut engine = Engine::new(Settings { workers, ..Settings::default() })?;
+    let reports = replay(&mut engine, file)?;
+    let stats: std::collections::BTreeMap<_, _> = engine.stats().into_iter().collect();
+    Ok(format!("{} {} {reports}", stats["frames"], stats["flows.created"]))
+}
+
+/// What is counted: instructions between its beginning and its end, found by its name (`bench/instructions.py`).
+#[inline(never)]
+fn replay(engine: &mut Engine, file: &Path) -> Result<usize, Box<dyn std::error::Error>> {
     engine.open(file, "bench")?;
     let mut reports = 0;
     while let Some(some) = engine.poll(Duration::from_secs(1))? {
         reports += some.len();
     }
-    let stats: std::collections::BTreeMap<_, _> = engine.stats().into_iter().collect();
-    Ok(format!("{} {} {reports}", stats["frames"], stats["flows.created"]))
+    Ok(reports)
 }

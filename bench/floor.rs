@@ -1,9 +1,13 @@
 //! The floor: the least work that any program reading a capture by flow has to do.
 //!
-//! Reads a classic pcap with `read(2)` in blocks of 1 MiB, parses Ethernet, VLAN tags, IPv4, IPv6 and the ports
-//! of TCP and UDP, and counts packets and bytes of each direction-free five-tuple in an open-addressing table of
-//! 64-byte entries, in batches of 32 packets so that cache misses overlap. It classifies nothing and gives
-//! nothing for a person to read but two totals: what the product costs beyond it is the price of its answers.
+//! Reads a classic pcap with `read(2)`, parses Ethernet, VLAN tags, IPv4, IPv6 and the ports of TCP and UDP, and counts
+//! packets and bytes of each direction-free five-tuple in 64-byte entries behind an open-addressing index, in batches
+//! of 32 packets so that cache misses overlap. It classifies nothing and gives nothing for a person to read but two
+//! totals: what the product costs beyond it is the price of its answers.
+//!
+//! It is kept as fast as we know how. Tried and slower: `mmap` (1.05 to 2.7 times: page faults), blocks of 64 KiB or
+//! of 1 MiB and more (1.02 to 1.08), entries in the open-addressing table itself (1.15 on the mix, 1.8 on one packet
+//! per flow: the kernel clears twice the memory, and growing moves it all), a second prefetch for the entries (none).
 //!
 //! Built as a member of the workspace, so with the flags of the product's own release profile.
 
@@ -12,9 +16,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-/// Bytes asked for in one `read(2)`.
-const BLOCK: usize = 1 << 20;
-/// Packets parsed before their table entries are touched.
+/// Bytes asked for in one `read(2)`: as many as stay in the second-level cache until they are parsed.
+const BLOCK: usize = 1 << 18;
+/// Packets parsed before their slots are touched.
 const BATCH: usize = 32;
 const PCAP_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
@@ -28,7 +32,7 @@ fn main() -> ExitCode {
     };
     match File::open(&path).and_then(count) {
         Ok(table) => {
-            println!("{} packets, {} with a five-tuple, {} flows", table.packets, table.counted, table.flows);
+            println!("{} packets, {} with a five-tuple, {} flows", table.packets, table.counted, table.entries.len());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -38,7 +42,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the whole capture into a table of its flows.
+/// Reads the whole capture into a table of its flows. Instructions are counted from its beginning to its end.
+#[inline(never)]
 fn count(mut capture: impl Read) -> io::Result<Table> {
     let mut table = Table::new();
     let mut buffer = vec![0_u8; BLOCK + MAX_CAPTURED + RECORD_HEADER];
@@ -183,8 +188,8 @@ fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// One cache line. An entry without packets is free.
-#[derive(Clone, Copy, Default)]
+/// A flow, in one cache line.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Entry {
     key: Key,
@@ -192,9 +197,12 @@ struct Entry {
     bytes: u64,
 }
 
+/// Flows in the order of their first packets, and an open-addressing index of 8 bytes a slot: new flows are written
+/// one behind the other, and what is spread over memory is eight times smaller than the flows.
 struct Table {
+    /// Upper half of the flow's hash, lower half its place in `entries` plus one; 0 is free.
+    slots: Vec<u64>,
     entries: Vec<Entry>,
-    flows: usize,
     packets: u64,
     counted: u64,
     waiting: [(u64, Key, u32); BATCH],
@@ -204,8 +212,8 @@ struct Table {
 impl Table {
     fn new() -> Table {
         Table {
-            entries: vec![Entry::default(); 1 << 16],
-            flows: 0,
+            slots: vec![0; 1 << 16],
+            entries: Vec::new(),
             packets: 0,
             counted: 0,
             waiting: [(0, [0; 5], 0); BATCH],
@@ -213,11 +221,12 @@ impl Table {
         }
     }
 
-    /// Counts the packet with the rest of its batch: the look-ups of a batch do not wait for one another, so that
-    /// the processor overlaps their cache misses (an explicit prefetch gained less than 5 % more, and needs unsafe).
+    /// Counts the packet with the rest of its batch, when its slot has come from memory.
     #[inline]
     fn add(&mut self, key: Key, length: u32) {
-        self.waiting[self.waiting_length] = (hash(&key), key, length);
+        let hash = hash(&key);
+        prefetch(&self.slots, hash as usize & (self.slots.len() - 1));
+        self.waiting[self.waiting_length] = (hash, key, length);
         self.waiting_length += 1;
         if self.waiting_length == BATCH {
             self.flush();
@@ -225,47 +234,76 @@ impl Table {
     }
 
     fn flush(&mut self) {
+        let mask = self.slots.len() - 1;
         for (hash, key, length) in self.waiting.into_iter().take(self.waiting_length) {
-            let mask = self.entries.len() - 1;
             let mut slot = hash as usize & mask;
-            while self.entries[slot].packets != 0 && self.entries[slot].key != key {
+            let entry = loop {
+                let found = self.slots[slot];
+                if found == 0 {
+                    self.entries.push(Entry { key, packets: 0, bytes: 0 });
+                    self.slots[slot] = tag(hash, self.entries.len());
+                    break self.entries.len() - 1;
+                }
+                let place = (found as u32 - 1) as usize;
+                if found >> 32 == hash >> 32 && self.entries[place].key == key {
+                    break place;
+                }
                 slot = (slot + 1) & mask;
-            }
-            let entry = &mut self.entries[slot];
-            self.flows += usize::from(entry.packets == 0);
-            entry.key = key;
-            entry.packets += 1;
-            entry.bytes += u64::from(length);
+            };
+            self.entries[entry].packets += 1;
+            self.entries[entry].bytes += u64::from(length);
         }
         self.counted += self.waiting_length as u64;
         self.waiting_length = 0;
-        if self.flows * 2 > self.entries.len() {
+        if self.entries.len() * 2 > self.slots.len() {
             self.grow();
         }
     }
 
-    /// Doubles the table; it is never more than half full (and a batch).
+    /// Makes the index four times as large; it is never more than half full (and a batch).
     fn grow(&mut self) {
-        let mask = self.entries.len() * 2 - 1;
-        let mut entries = vec![Entry::default(); mask + 1];
-        for entry in self.entries.iter().filter(|entry| entry.packets != 0) {
-            let mut slot = hash(&entry.key) as usize & mask;
-            while entries[slot].packets != 0 {
+        let mask = self.slots.len() * 4 - 1;
+        let mut slots = vec![0; mask + 1];
+        for (place, entry) in self.entries.iter().enumerate() {
+            let hash = hash(&entry.key);
+            let mut slot = hash as usize & mask;
+            while slots[slot] != 0 {
                 slot = (slot + 1) & mask;
             }
-            entries[slot] = *entry;
+            slots[slot] = tag(hash, place + 1);
         }
-        self.entries = entries;
+        self.slots = slots;
     }
 }
 
-/// Multiply and fold the five words; the multipliers are odd and otherwise of no meaning.
+#[inline]
+fn tag(hash: u64, place: usize) -> u64 {
+    hash >> 32 << 32 | place as u64
+}
+
+/// Asks for a slot, so that it is there when the batch is counted: 5 % less on a million flows.
+#[inline]
+fn prefetch(slots: &[u64], slot: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(slot) = slots.get(slot) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[allow(unsafe_code)] // A hint: it reads and writes nothing, and the address is that of a reference.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(slot).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slots, slot);
+}
+
+/// Multiply and fold the words by two; the constants are odd and otherwise of no meaning.
 #[inline]
 fn hash(key: &Key) -> u64 {
-    let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
-    for word in key {
-        let wide = u128::from(hash ^ word) * u128::from(0xd6e8_feb8_6659_fd93_u64);
-        hash = (wide >> 64) as u64 ^ wide as u64;
-    }
-    hash
+    let fold = |left: u64, right: u64| {
+        let wide = u128::from(left) * u128::from(right);
+        (wide >> 64) as u64 ^ wide as u64
+    };
+    let low = fold(key[0] ^ 0x9e37_79b9_7f4a_7c15, key[1] ^ 0xd6e8_feb8_6659_fd93);
+    let high = fold(key[2] ^ 0xa076_1d64_78bd_642f, key[3] ^ 0xe703_7ed1_a0b4_28db);
+    fold(low ^ key[4] ^ 0x8ebc_6af0_9c88_c6e3, high ^ 0x5899_65cc_7537_4cc3)
 }

@@ -5,12 +5,14 @@ but for lengths, as between one base station and one gateway.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.loads import PCAP_HEADER, Load
-from bench.measure import alternate, median_cpu
-from bench.replay import Programs, Start
+from bench.measure import alternate
+from bench.replay import Bench, Start, per_packet
+from bench.results import Limit, Row
 
 RATIO_LIMIT = 1.3
 """Most that a wrapped packet may cost, in bare ones."""
@@ -23,36 +25,27 @@ _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _UDP_AND_GTP = struct.Struct(">HHHHBBHI")
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnels:
-    """CPU nanoseconds per packet, start-up subtracted."""
-
-    load: str
-    bare_ns: float
-    wrapped_ns: float
-
-    @property
-    def ratio(self) -> float:
-        return self.wrapped_ns / self.bare_ns
-
-
-def build(load: Load) -> Path:
-    """The load in VLAN, MPLS and GTP-U over IPv4, beside it; what an earlier run wrote is taken as it is."""
+@contextmanager
+def wrapped(load: Load) -> Iterator[Path]:
+    """The load in VLAN, MPLS and GTP-U over IPv4, beside it."""
     path = load.path.with_suffix(".tunnels.pcap")
-    if path.exists():
-        return path
-    partial = path.with_suffix(".partial.pcap")
-    with load.path.open("rb") as bare, partial.open("wb") as wrapped:
+    try:
+        wrap(load.path, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def wrap(source: Path, target: Path) -> None:
+    with source.open("rb") as bare, target.open("wb") as out:
         bare.seek(len(PCAP_HEADER))
-        wrapped.write(PCAP_HEADER)
+        out.write(PCAP_HEADER)
         while header := bare.read(16):
             seconds, fraction, captured, original = struct.unpack("<IIII", header)
             outer = _outer(original - 14)
             packet = bare.read(captured)[14:]
             record = seconds, fraction, len(outer) + len(packet), len(outer) + original - 14
-            wrapped.write(struct.pack("<IIII", *record) + outer + packet)
-    partial.rename(path)
-    return path
+            out.write(struct.pack("<IIII", *record) + outer + packet)
 
 
 def _outer(length: int) -> bytes:
@@ -70,11 +63,17 @@ def _outer(length: int) -> bytes:
     )
 
 
-def measure(programs: Programs, load: Load, start: Start, runs: int) -> Tunnels:
+def measure(bench: Bench, start: Start) -> Iterator[Row]:
     """Bare and wrapped in turn."""
-    commands = {"bare": programs.whole_command(load.path), "wrapped": programs.whole_command(build(load))}
-    results = alternate(commands, runs)
-    bare, wrapped = (
-        (median_cpu(results[name]) - start.whole_s) / load.packets * 1e9 for name in ("bare", "wrapped")
+    with bench.loads.made("mix", 2_000_000, 100_000) as load, wrapped(load) as path:
+        results = alternate({"bare": bench.ours(load.path), "wrapped": bench.ours(path)}, bench.runs)
+    both = {"bare": start["ours"], "wrapped": start["ours"]}
+    found = per_packet(results, both, load.packets)
+    yield Row(
+        "compressed",
+        "mix in VLAN, MPLS and GTP-U",
+        "CPU ns per packet",
+        found["wrapped"],
+        {"bare": found["bare"]},
+        (Limit(RATIO_LIMIT, "bare"),),
     )
-    return Tunnels(load.name, bare, wrapped)

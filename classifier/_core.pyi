@@ -13,17 +13,20 @@ __all__ = [
     "EVIDENCE",
     "HOLES",
     "LAYERS",
+    "NO_FLOW",
     "PHASES",
     "PROTOCOLS",
     "REPORTS",
     "RULED_OUT",
     "TRANSPORTS",
+    "UNDECODED",
     "VARIANTS",
     "CaptureError",
     "Classes",
     "Engine",
     "EvidenceKind",
     "FlowBatch",
+    "Interface",
     "PrefixMap",
     "version",
 ]
@@ -47,6 +50,10 @@ END_REASONS: tuple[str, ...]
 """IPFIX flowEndReason (RFC 5102, 5.11.3) in words."""
 LAYERS: tuple[str, ...]
 """Names that `FlowBatch.encap` uses."""
+NO_FLOW: tuple[str, ...]
+"""What frames of no flow are counted by in `Engine.stats`, behind "no_flow."."""
+UNDECODED: tuple[str, ...]
+"""What frames that could not be decoded are counted by there, behind "undecoded.": layer and cause."""
 RULED_OUT: tuple[str, ...]
 """Names of look-alikes that `FlowBatch.ruled_out` uses."""
 
@@ -153,16 +160,16 @@ class FlowBatch:
         self,
         rows: Sequence[int],
         heads: Sequence[bytes],
-        policies: Sequence[bytes],
+        policies: Sequence[tuple[bytes, ...]],
         capture: bytes,
         tail: bytes,
     ) -> tuple[bytes, list[int]]:
         """Event lines (`events.VpnEvent`, each with a newline) one behind the other, and where each ends.
 
         `rows` are places in this batch, with a head and a policy for each. All is JSON of what the core does
-        not know, taken as it is: a policy is a value, with `HOLES`, the others are members without their
-        braces. The head stands behind `timestamp`, `capture` behind `community_id`, `tail` behind `flow`.
-        IndexError for a row that is not there."""
+        not know, taken as it is: a policy is a value, in pieces, with `HOLES`; the others are members without
+        their braces. The head stands behind `timestamp`, `capture` behind `community_id`, `tail` behind
+        `flow`. IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;
@@ -260,6 +267,40 @@ class FlowBatch:
         """One of `END_REASONS` in an "ended" report, else None."""
 
 @final
+class Interface:
+    """What one interface of a live capture counts. Frames received are delivered, dropped, outgoing, or still
+    in its ring."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def received(self) -> int:
+        """Frames that the kernel had for us, dropped ones included."""
+    @property
+    def delivered(self) -> int:
+        """Taken out of the ring and looked at."""
+    @property
+    def dropped(self) -> int:
+        """Those for which the ring had no room."""
+    @property
+    def outgoing(self) -> int:
+        """Sent by this host itself, and left out."""
+    @property
+    def freezes(self) -> int:
+        """How often the ring became full."""
+    @property
+    def downs(self) -> int:
+        """How often it went down or away."""
+    @property
+    def up(self) -> bool: ...
+    @property
+    def ring_bytes(self) -> int: ...
+    @property
+    def lag_ns(self) -> int:
+        """How long a frame had waited in the ring when it was taken: the longest of the last second
+        or two."""
+
+@final
 class Engine:
     """Replays captures, one after the other, each on its own; or listens on interfaces."""
 
@@ -337,8 +378,13 @@ class Engine:
         has arrived by now still comes."""
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the current input read so far (as stored on disk) and its size, None when unknown."""
+    def turns(self) -> list[int]:
+        """How often each thread that captures from interfaces has looked for frames, also when none came: one
+        that hangs stops counting. Empty for a file."""
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         """Of the current capture: link type number, its name, frames, and whether it can be decoded."""
+    def interfaces(self) -> list[Interface]:
+        """Of a live capture, what each interface counts, the kernel's numbers as of now; else nothing."""
     def stats(self) -> dict[str, int]:
         """Counters since construction, over all captures. Keys are dotted, e.g. "frames", "bytes",
         "undecoded.ipv4_truncated", "no_flow.arp", "flows.created", "flows.evicted.attempt". They balance:

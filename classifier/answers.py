@@ -78,13 +78,23 @@ class Row(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What was last said about a flow, and by which register and policy."""
+    """What was last said about a flow, by which register and policy, and how far it was then."""
 
     verdict: str
     action: str
     rule: str
     register_serial: int | None
     policy_hash: str
+    confidence: str
+    phase: str
+
+    def is_told_from(self, other: Said) -> bool:
+        """Whether it says something else."""
+        return self[:3] != other[:3]
+
+    @property
+    def judged_by(self) -> tuple[int | None, str]:
+        return self.register_serial, self.policy_hash
 
 
 @dataclass(slots=True)
@@ -128,13 +138,13 @@ class Answer:
     names_seen: bool
     """The closing says when the case was first seen."""
 
-    def policy(self, ends: Ends, first: bool, seen_ns: int) -> bytes:
-        """The JSON of an `events.PolicyItem`, with holes."""
+    def policy(self, ends: Ends, first: bool, seen_ns: int) -> tuple[bytes, ...]:
+        """The JSON of an `events.PolicyItem` in pieces, with holes."""
         closing = self.closing
         if self.names_seen:
             closing = closing.replace(_SEEN_BYTES, time_text(seen_ns).encode())
         opening = self.opening_of_first if first else self.opening
-        return b"".join((opening, ends.entries, self.middle, ends.reasons[self.reason], closing))
+        return opening, ends.entries, self.middle, ends.reasons[self.reason], closing
 
 
 class Answers:
@@ -201,7 +211,7 @@ class Answers:
         said = self.said.get(tag)
         now, now_tag = self._tagged(judgement)
         event: str | None = report
-        is_changed = said is not None and now[:3] != said[:3]
+        is_changed = said is not None and now.is_told_from(said)
         if said is None:
             event = "ended" if report == "ended" else "recognised"
         elif report == "milestone" or report == "update":
@@ -216,7 +226,7 @@ class Answers:
         closing, was = judgement.reservation(_SEEN), b""
         if said is not None and is_changed:
             item: Was = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
-            if now[3:] != said[3:]:
+            if now.judged_by != said.judged_by:
                 item["register_serial"] = said.register_serial
                 item["policy_hash"] = said.policy_hash
                 closing += _judged_anew(said, now)
@@ -253,6 +263,8 @@ class Answers:
             judgement.rule,
             judgement.register_serial,
             judgement.policy_hash,
+            judgement.flow.confidence,
+            judgement.flow.phase,
         )
         tag = self._tags.get(key)
         if tag is not None:

@@ -53,7 +53,7 @@ class EventFiles:
     """The events of some files, one after the other, as one stream."""
 
     def __init__(self, paths: Sequence[str], on_warning: Callable[[str], None] | None = None) -> None:
-        """`on_warning` is told at the end of each file that is not complete."""
+        """`on_warning` is told of each gap, and of each file that is not complete at its end."""
         self.paths = tuple(paths)
         self.read = 0
         """Bytes read so far."""
@@ -91,14 +91,37 @@ class EventFiles:
             line = Line(path, number, event)
             if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
                 line.check()
+            if (
+                self._on_warning is not None
+                and event["event_type"] == "stats"
+                and event.get("event") == "gap"
+            ):
+                self._on_warning(_gap(line))
             yield line
         if event is None:
             raise EventFileError(f"{path}: empty; {_EXPECTED}")
-        if self._on_warning is not None and (event["event_type"], event.get("event")) != ("stats", "ended"):
+        if self._on_warning is not None and not _is_last(event):
             self._on_warning(
                 f"{path}: not complete: its last line is not the `stats` event `ended`, "
                 "so events may be missing"
             )
+
+
+def _is_last(event: Mapping[str, Any]) -> bool:
+    """Whether a file that ends with it is whole; a ledger always is."""
+    kind: str = event["event_type"]
+    return kind == "ledger" or (kind == "stats" and event.get("event") in ("ended", "rotated"))
+
+
+def _gap(line: Line) -> str:
+    try:
+        lost = line.event["stats"]["lost"]
+        return (
+            f"{line.path}: a gap at line {line.number}: {lost['lines']:,} lines of {lost['first']} to "
+            f"{lost['last']} could not be written"
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise line.fault(error) from None
 
 
 def _lines(path: str) -> Iterator[bytes]:

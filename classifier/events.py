@@ -254,6 +254,14 @@ class UnreadableItem(TypedDict):
     expected: str
 
 
+class LostItem(TypedDict):
+    """Lines that a file lacks."""
+
+    lines: int
+    first: str
+    last: str
+
+
 class Stats(TypedDict):
     """What judged the flows and, in the last event, what was counted."""
 
@@ -270,10 +278,11 @@ class Stats(TypedDict):
     link_types: NotRequired[list[LinkTypeItem]]
     unreadable: NotRequired[list[UnreadableItem]]
     interrupted: NotRequired[bool]
+    lost: NotRequired[LostItem]
 
 
 class StatsEvent(TypedDict):
-    """First and last line of a run."""
+    """First and last line of a run or a file, and gaps in it."""
 
     timestamp: str
     schema: str
@@ -281,6 +290,34 @@ class StatsEvent(TypedDict):
     event_type: Literal["stats"]
     event: str
     stats: Stats
+    version: str
+
+
+class LedgerItem(TypedDict):
+    """What was seen of one entry, with one protocol, on one day."""
+
+    day: str
+    protocol: str
+    entry_id: str | None
+    kind: NotRequired[str]
+    category: NotRequired[str]
+    standing: NotRequired[str]
+    beside: NotRequired[bool]
+    verdict: NotRequired[str]
+    flows: int
+    bytes: int
+    first: str
+    last: str
+
+
+class LedgerEvent(TypedDict):
+    """A line of a daily ledger; it is in a file of its own."""
+
+    timestamp: str
+    schema: str
+    sensor: str
+    event_type: Literal["ledger"]
+    ledger: LedgerItem
     version: str
 
 
@@ -306,12 +343,6 @@ class VpnLine(NamedTuple):
     flow_id: int
     ended: bool
     counted: Counted
-
-    @property
-    def case_id(self) -> str:
-        """Of the line; a quote inside of a value would be escaped."""
-        start = self.line.index(_CASE_ID) + len(_CASE_ID)
-        return self.line[start : start + _CASE_ID_DIGITS].decode()
 
     def event(self) -> VpnEvent:
         """The event that the line holds."""
@@ -341,6 +372,12 @@ class VpnLines:
         for end, flow_id, ended, counted in columns:
             yield VpnLine(self.text[start:end], flow_id, ended, counted)
             start = end
+
+
+def case_id_of(text: bytes, start: int = 0) -> str:
+    """Of the line that begins there; a quote inside of a value would be escaped."""
+    start = text.index(_CASE_ID, start) + len(_CASE_ID)
+    return text[start : start + _CASE_ID_DIGITS].decode()
 
 
 def place(event: Mapping[str, Any]) -> tuple[Place, str]:
@@ -394,7 +431,7 @@ def register_event(
 
 
 def stats_event(time_ns: int, sensor: str, event: str, stats: Stats) -> StatsEvent:
-    """The first or the last line of a run."""
+    """The first or the last line of a run or a file, or a gap in it."""
     return {
         "timestamp": rfc3339(time_ns),
         "schema": SCHEMA_VERSION,
@@ -402,6 +439,18 @@ def stats_event(time_ns: int, sensor: str, event: str, stats: Stats) -> StatsEve
         "event_type": "stats",
         "event": event,
         "stats": stats,
+        "version": _core.version,
+    }
+
+
+def ledger_event(timestamp: str, sensor: str, ledger: LedgerItem) -> LedgerEvent:
+    """A line of a daily ledger."""
+    return {
+        "timestamp": timestamp,
+        "schema": SCHEMA_VERSION,
+        "sensor": sensor,
+        "event_type": "ledger",
+        "ledger": ledger,
         "version": _core.version,
     }
 

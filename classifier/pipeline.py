@@ -8,11 +8,13 @@ is said of a flow, and when, is for `reporter`.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classifier import _core
 from classifier.errors import ClassifierError
@@ -37,6 +39,9 @@ from classifier.inputs import InputError, InputFault, Inputs, find
 from classifier.policy import Policy
 from classifier.register import Register
 from classifier.reporter import Reporter
+
+if TYPE_CHECKING:
+    from classifier.metrics.tally import Tally
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -143,6 +148,23 @@ class _Request:
     """The dates of these two."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run has counted at one moment, and what it judges by then."""
+
+    counters: dict[str, int]
+    """Those of `_core.Engine.stats`, and of this side."""
+    interfaces: Sequence[_core.Interface]
+    register: Register | None
+    policy: Policy | None
+    at_ns: int
+    """The time that dates are judged by."""
+    in_force_since_ns: int
+    """By the host's clock: when what judges came into force."""
+    last_reload_loaded: bool
+    is_stopping: bool
+
+
 class Replay:
     """One run over some captures. `watch.Watch` is one that listens."""
 
@@ -159,9 +181,14 @@ class Replay:
         policy: Policy | None = None,
         settings: Settings | None = None,
         engine: _core.Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._settings = settings or Settings()
         self._inputs = inputs
+        self._tally = tally
+        self._reporter: Reporter | None = None
+        self._in_force_since_ns = time.time_ns()
+        self._last_reload_loaded = True
         self._register = register
         self._policy = policy
         self._requests: deque[_Request] = deque()
@@ -212,6 +239,23 @@ class Replay:
         here = self._engine.progress()[0] if self.current is not None else 0
         return self._bytes + here, self._inputs.size, self._engine.stats().get("frames", 0)
 
+    def figures(self) -> Figures:
+        """What metrics are made of. Between two polls, that is in `on_poll`, all of it is of one moment."""
+        reporter = self._reporter
+        now_ns = 0 if reporter is None else max(self._now_ns(reporter), reporter.latest_ns)
+        # The kernel's numbers first: they are what the counters add up to.
+        interfaces = self._engine.interfaces()
+        return Figures(
+            counters=self._all_counters(),
+            interfaces=interfaces,
+            register=self._register,
+            policy=self._policy,
+            at_ns=self._settings.as_of_ns or now_ns,
+            in_force_since_ns=self._in_force_since_ns,
+            last_reload_loaded=self._last_reload_loaded,
+            is_stopping=self._stopping,
+        )
+
     def events(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event]:
         """Everything worth recording, in order; `on_poll` is called several times a second."""
         for event in self.lines(on_poll):
@@ -227,7 +271,9 @@ class Replay:
 
     def blocks(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLines]:
         """The same, lines by the hundred; where one block ends and the next begins carries no meaning."""
-        reporter = Reporter(self._register, self._policy, self._settings, self._engine, self.place)
+        reporter = self._reporter = Reporter(
+            self._register, self._policy, self._settings, self._engine, self.place, self._tally
+        )
         started = self._stats()
         reporter.latest_ns = self._now_ns(reporter)
         begun = reporter.latest_ns > 0
@@ -248,10 +294,7 @@ class Replay:
         reporter.latest_ns = max(reporter.latest_ns, self._now_ns(reporter))
         yield from self._take_requests(reporter, reporter.latest_ns)
         ended = self._stats()
-        counters = self._engine.stats() | reporter.counters() | self._counters()
-        counters["captures.unreadable"] = len(self.faults)
-        counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
-        ended["counters"] = dict(sorted(counters.items()))
+        ended["counters"] = dict(sorted(self._all_counters().items()))
         ended["link_types"] = [
             LinkTypeItem(number=number, name=name, frames=frames, decoded=decoded)
             for (number, name, decoded), frames in sorted(self._links.items())
@@ -317,6 +360,14 @@ class Replay:
         """What the passing of time alone brings about, after each poll; with captures, nothing."""
         return ()
 
+    def _all_counters(self) -> dict[str, int]:
+        counters = self._engine.stats() | self._counters()
+        if self._reporter is not None:
+            counters |= self._reporter.counters()
+        counters["captures.unreadable"] = len(self.faults)
+        counters["reloads.loaded"], counters["reloads.refused"] = self._loaded, self._refused
+        return counters
+
     def _counters(self) -> dict[str, int]:
         """What a kind of run counts beside the others."""
         return {}
@@ -349,6 +400,9 @@ class Replay:
             faults = request.faults or self._adopt(request, reporter)
             self._loaded += not faults
             self._refused += bool(faults)
+            self._last_reload_loaded = not faults
+            if not faults:
+                self._in_force_since_ns = time.time_ns()
             reporter.latest_ns = max(reporter.latest_ns, time_ns)
             yield register_event(
                 time_ns,

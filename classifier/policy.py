@@ -63,7 +63,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIONS",
+    "ALWAYS",
     "DIRECTIONS",
+    "SUSPENSIONS",
     "VERDICTS",
     "Action",
     "Confidence",
@@ -175,6 +177,7 @@ class UnregisteredAfter(StrEnum):
     """Once a register issued after its case was first seen has come without an entry for it."""
 
 
+SUSPENSIONS: Final = ("stale", "before_enforcement", "no_register")
 VERDICTS: Final = tuple(Verdict)
 ACTIONS: Final = tuple(Action)
 DIRECTIONS: Final = tuple(Direction)
@@ -629,7 +632,7 @@ class Policy:
         found = [instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns)]
         found += [*ALWAYS, self.enforce_from_ns]
         if register is not None:
-            found.append(self._stale_from_ns(register))
+            found.append(self.stale_from_ns(register))
         return tuple(sorted({instant for instant in found if instant is not None}))
 
     def compiled(self) -> "PrefixMap":
@@ -647,6 +650,17 @@ class Policy:
             for prefix, covering in coverings(items)
         }
         return PrefixMap(list(found), list(found.values()))
+
+    def suspended(self, register: Register | None, at_ns: int) -> frozenset[str]:
+        """Why nothing can be flagged at this time, in words of `SUSPENSIONS`; empty: flags can be given."""
+        found = set()
+        if register is None:
+            found.add("no_register")
+        elif at_ns >= self.stale_from_ns(register):
+            found.add("stale")
+        if self.enforce_from_ns is None or at_ns < self.enforce_from_ns:
+            found.add("before_enforcement")
+        return frozenset(found)
 
     def judge(
         self, flow: Flow, register: Register | None, at_ns: int, first_seen: FirstSeen | None = None
@@ -690,7 +704,7 @@ class Policy:
 
         verdict = looked_up
         if verdict in FLAGGED and (
-            at_ns >= self._stale_from_ns(register) or flow.start_ns < register.first_record_ns
+            at_ns >= self.stale_from_ns(register) or flow.start_ns < register.first_record_ns
         ):
             verdict = INDETERMINATE
         rule_id, action = DEFAULT_RULE, PASS if RANK[verdict] <= WORST_GOOD else OBSERVE
@@ -862,8 +876,8 @@ class Policy:
             known = self._memory.issued = register, min(renewed, default=register.issued_at_ns)
         return known[1]
 
-    def _stale_from_ns(self, register: Register) -> int:
-        """From when on the register is too old to flag by."""
+    def stale_from_ns(self, register: Register) -> int:
+        """From when on the register is too old to flag by; the end of time: never."""
         due_ns = register.next_update_ns
         return ALWAYS[1] if due_ns is None else due_ns + self.stale_after_ns + 1
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
@@ -178,10 +178,12 @@ class Flows:
         *,
         limit: int = _LIMIT,
         all_needed: str | None = None,
+        on_ledger: Callable[[Line], None] | None = None,
     ) -> None:
         """`against`: what the flows will be judged by, so that every event of theirs is met in its order.
 
         With `all_needed`, a file without its passing flows is refused; the text says what for.
+        `on_ledger` takes the lines of ledgers; without it they are refused, since they tell of no flow.
         """
         self.stats: dict[str, Any] | None = None
         """The `stats` of the first line."""
@@ -194,6 +196,7 @@ class Flows:
         self._files = files
         self._limit = limit
         self._all_needed = all_needed
+        self._on_ledger = on_ledger
         self._as_of_ns: int | None = None
         self._against = against
         self._seen = FirstSeen()
@@ -203,6 +206,9 @@ class Flows:
         held: OrderedDict[tuple[str, int], Told] = OrderedDict()
         for line in self._files:
             kind = line.event["event_type"]
+            if kind == "ledger":
+                self._ledger(line)
+                continue
             if line.number == 1:
                 self._begin(line)
             elif kind == "stats" and line.event.get("event") == "started":
@@ -227,6 +233,14 @@ class Flows:
         for told in held.values():
             self.count += 1
             yield told
+
+    def _ledger(self, line: Line) -> None:
+        if self._on_ledger is None:
+            raise ClassifierError(
+                f"{line.path}: is a ledger, which has counts and no flows; name the events of its time"
+            )
+        line.check()
+        self._on_ledger(line)
 
     def _tell(self, event: Mapping[str, Any]) -> Told:
         told = _told(event, self._as_of_ns)

@@ -35,6 +35,7 @@ from classifier.policy import Policy
 from classifier.register import Register
 
 if TYPE_CHECKING:
+    from classifier.metrics.tally import Tally
     from classifier.pipeline import Settings
 
 __all__ = ["RUNS_NS", "Reporter"]
@@ -44,11 +45,11 @@ RUNS_NS: Final = 60 * NANOSECONDS
 _ROWS: Final = 256  # at once: with their lines, what a core's cache holds
 _EVENTS: Final = ("recognised", "changed", "update", "ended")
 _COLUMNS: Final = (
-    *("report", "protocol", "phase", "time_ns", "start_ns", "end_ns"),
+    *("report", "protocol", "confidence", "phase", "time_ns", "start_ns", "end_ns"),
     *("flow_id", "handle", "tag", "source", "destination"),
 )
-_Line = tuple[int, bytes, bytes, int, bool, Counted]
-"""A line to be written: its row, head and policy (`_core.FlowBatch.event_lines`), and what stands beside it."""
+_Line = tuple[int, bytes, tuple[bytes, ...], int, bool, Counted]
+"""To be written: row, head and policy for `_core.FlowBatch.event_lines`; what stands beside the line."""
 
 
 class Reporter:
@@ -61,7 +62,9 @@ class Reporter:
         settings: Settings,
         engine: _core.Engine,
         place: Place,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self._answers = Answers(register, policy or _no_policy(), settings.as_of_ns)
         self._place = place
         self._as_of_ns = settings.as_of_ns
@@ -105,7 +108,7 @@ class Reporter:
 
     def _part(self, capture: str, part: _core.FlowBatch, tags: dict[int, int]) -> Iterator[Event | VpnLines]:
         answers, attempts, first_seen = self._answers, self._attempts, self._first_seen.since
-        as_of_ns, heads = self._as_of_ns, self._heads
+        as_of_ns, heads, tally = self._as_of_ns, self._heads, self._tally
         columns = [getattr(part, column) for column in _COLUMNS]
         columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
         lines: list[_Line] = []
@@ -113,6 +116,7 @@ class Reporter:
             place,
             report,
             protocol,
+            confidence,
             phase,
             time_ns,
             start_ns,
@@ -127,21 +131,19 @@ class Reporter:
         ) in zip(range(len(part)), *columns, strict=True):
             if time_ns > self.clock_ns:
                 self.clock_ns = time_ns
-                if attempts.due_ns <= time_ns:
+                if attempts.due_ns <= time_ns and (summaries := attempts.due(time_ns)):
                     yield from self._written(part, lines, capture)
                     lines = []
-                    yield from self._summaries(capture, attempts.due(time_ns))
+                    yield from self._summaries(capture, summaries)
             if handle in tags:
                 tag = tags[handle]
-            if (
-                phase == "attempt"
-                and tag not in answers.said
-                and (
-                    report != "recognised"  # counted in a summary, and still an attempt
-                    or not attempts.admit(source, destination, protocol, time_ns)
-                )
-            ):
-                continue
+            if phase == "attempt" and tag not in answers.said:
+                if report != "recognised":
+                    continue  # counted in a summary, and still an attempt
+                if not attempts.admit(source, destination, protocol, time_ns):
+                    if tally is not None:
+                        tally.summarised(protocol, confidence)
+                    continue
 
             if as_of_ns is not None:
                 at_ns, start_ns = as_of_ns, as_of_ns - (end_ns - start_ns)
@@ -185,6 +187,9 @@ class Reporter:
             if answer.newly_flagged:
                 case = *_here_and_there(ends.subject, source, destination), protocol
                 first = self._cases.first(case_id(*case), time_ns)
+            if tally is not None:
+                subject = destination if ends.subject == "destination" else source
+                tally.told(protocol, subject, time_ns, answers.said.get(tag), answer.now, first)
             if self.first_ns is None:
                 self.first_ns = time_ns
             if time_ns > self.latest_ns:

@@ -13,16 +13,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from classifier import _core
 from classifier.errors import ClassifierError
-from classifier.events import NANOSECONDS, Event, Place, StatsEvent, VpnLine, stats_event
+from classifier.events import NANOSECONDS, Event, Place, VpnLine
 from classifier.inputs import Inputs
 from classifier.pipeline import Replay, Settings
 from classifier.policy import Policy
 from classifier.register import Register
 from classifier.reporter import Reporter
+from classifier.sinks import CountedSink
+
+if TYPE_CHECKING:
+    from classifier.ledger import LedgerWriter
+    from classifier.metrics.tally import Tally
 
 __all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
 
@@ -65,6 +70,7 @@ class Watch(Replay):
         settings: Settings | None = None,
         keep: str = "flagged",
         engine: _core.Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._interfaces = tuple(interfaces)
         super().__init__(
@@ -73,10 +79,19 @@ class Watch(Replay):
             policy,
             settings or Settings(sensor="watch"),
             engine,
+            tally,
         )
         self._keep = keep
         self._told: set[int] = set()  # flows whose events are kept
         self._left_out = 0
+        self._ledger: LedgerWriter | None = None
+        self.sinks: Sequence[CountedSink] = ()
+        """Where events go; what they lose is in the last event."""
+
+    def attach(self, sink: CountedSink, ledger: LedgerWriter | None = None) -> None:
+        """Count what this sink loses, and give the ledger every flow, also those that are not kept."""
+        self._ledger = ledger
+        self.sinks = (sink,) if ledger is None else (sink, ledger)
 
     def open(self, capture: Capture) -> None:
         """Begin to capture; WatchError when that is not possible."""
@@ -98,19 +113,31 @@ class Watch(Replay):
     def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
         """What is to be kept, in order; `on_poll` is called many times a second."""
         for event in super().lines(on_poll):
+            if self._ledger is not None and isinstance(event, VpnLine):
+                self._ledger.take(event)
             if self._keep == "all" or self._is_kept(event):
                 yield event
             else:
                 self._left_out += 1
 
-    def started(self) -> StatsEvent:
-        """What judges the flows now: the first line of a file that is begun while the run goes on."""
-        return stats_event(time.time_ns(), self._settings.sensor, "started", self._stats())
-
     def losses(self) -> Losses:
         """What is lost, so far."""
         counters = self._engine.stats()
         return Losses(counters.get("kernel.dropped", 0), counters.get("interfaces.down", 0))
+
+    def turns(self) -> list[int]:
+        """How often each capturing thread has looked for packets: one that hangs stops counting."""
+        return self._engine.turns()
+
+    def status(self) -> str:
+        """What there is to say of the run, in one line."""
+        counters = self._engine.stats()
+        known = "no register" if self._register is None else f"register serial {self._register.serial}"
+        active = sum(count for name, count in counters.items() if name.startswith("flows.active."))
+        return (
+            f"packets {counters.get('frames', 0):,}, unseen {counters.get('kernel.dropped', 0):,}, "
+            f"flows {active:,}, {known}"
+        )
 
     def _is_kept(self, event: Event | VpnLine) -> bool:
         if not isinstance(event, VpnLine):
@@ -133,7 +160,9 @@ class Watch(Replay):
         return reporter.advance(path, time.time_ns() - _LAG_NS)
 
     def _counters(self) -> dict[str, int]:
-        return {"events.left_out": self._left_out}
+        counters = [sink.counters() for sink in self.sinks]
+        lost = {f"{sink.name}.lost": sink.lost_lines for sink in counters}
+        return {"events.left_out": self._left_out, **lost}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from classifier.events import schema
 
-_KINDS = ("vpn", "attempts", "correction", "register", "stats")
+_KINDS = ("vpn", "attempts", "correction", "register", "stats", "ledger")
 
 
 def page() -> str:
@@ -25,7 +25,9 @@ def page() -> str:
         "",
         "A file begins with a `stats` event that says what judged the flows, and ends with one that counts;",
         "without the last the file is not complete. `register` events in between say what was loaded while",
-        "the run went on. `recheck` writes a file of its own, with corrections only.",
+        "the run went on. `recheck` writes a file of its own, with corrections only. `watch` begins each",
+        "further file with `started` again, ends one that another follows with `rotated`, and names in a",
+        "`gap` what it could not write; its daily ledgers are files of `ledger` lines alone.",
         "",
         "An attempt is a flow in phase `attempt`: nobody answered it. Of one source prefix (/24, /48) ten",
         "are announced in 60 s of packet time, a thousand of all prefixes together; the rest are counted in",

@@ -130,12 +130,12 @@ class FakeBatch:
         self,
         rows: Sequence[int],
         heads: Sequence[bytes],
-        policies: Sequence[bytes],
+        policies: Sequence[tuple[bytes, ...]],
         capture: bytes,
         tail: bytes,
     ) -> tuple[bytes, list[int]]:
         written = [
-            event_line(self._rows[row], head, capture, policy, tail)
+            event_line(self._rows[row], head, capture, b"".join(policy), tail)
             for row, head, policy in zip(rows, heads, policies, strict=True)
         ]
         return b"".join(written), list(accumulate(map(len, written)))
@@ -295,6 +295,9 @@ class FakeEngine:
 
     def link_types(self) -> list[tuple[int, str, int, bool]]:
         return [(1, "ETHERNET", 10, True), (147, "USER0", 2, False)]
+
+    def interfaces(self) -> list[_core.Interface]:
+        return []
 
     def stats(self) -> dict[str, int]:
         return {

@@ -15,10 +15,11 @@ import orjson
 from fake_engine import event_line
 
 from classifier import _core
-from classifier.answers import entry_items
+from classifier.answers import Said, entry_items
 from classifier.attempts import Attempts
 from classifier.cases import Cases, FirstSeen, case_id, subject_prefix
 from classifier.events import SCHEMA_VERSION, AttemptsItem, Counted, Event, Place, VpnLine, attempts_event
+from classifier.metrics.tally import Tally
 from classifier.pipeline import Settings
 from classifier.policy import FlowFacts, Judgement, Policy
 from classifier.register import Register
@@ -38,14 +39,16 @@ class PlainReporter:
         settings: Settings,
         engine: _core.Engine,
         place: Place,
+        tally: Tally | None = None,
     ) -> None:
         self.adopt(register, policy)
         self._place = place
         self._settings = settings
         self._engine = engine
+        self._tally = tally
         self._cases, self._first_seen, self._attempts = Cases(), FirstSeen(), Attempts()
         self._said: dict[int, Judgement] = {}  # by tag
-        self._tags: dict[tuple[Any, ...], int] = {}
+        self._tags: dict[Said, int] = {}
         self._events = 0
         self.clock_ns = self.latest_ns = 0
         self.first_ns: int | None = None
@@ -127,6 +130,8 @@ class PlainReporter:
             admitted = event == "recognised" and self._attempts.admit(
                 row.source, row.destination, row.protocol, row.time_ns
             )
+            if event == "recognised" and not admitted and self._tally is not None:
+                self._tally.summarised(row.protocol, row.confidence)
             if not admitted:
                 return None
         if said is None and event != "ended":
@@ -142,8 +147,7 @@ class PlainReporter:
                 if event == "milestone":
                     return None
                 now = silent
-        key = (now.verdict, now.action, now.rule, now.register_serial, now.policy_hash)
-        row.tag = self._tags.setdefault(key, len(self._tags) + 1)
+        row.tag = self._tags.setdefault(_said(now), len(self._tags) + 1)
         self._said[row.tag] = now
         is_changed = said is not None and (now.verdict, now.action, now.rule) != (
             said.verdict,
@@ -171,7 +175,12 @@ class PlainReporter:
             subject, remote = remote, subject
         case = case_id(subject, remote, row.protocol)
         newly_flagged = now.action == "flag" and (said is None or said.action != "flag")
-        why, before = now.why, {}
+        first = newly_flagged and self._cases.first(case, row.time_ns)
+        if self._tally is not None:
+            before_it = None if said is None else _said(said)
+            self._tally.told(row.protocol, subject, row.time_ns, before_it, _said(now), first)
+        why = now.why
+        before: dict[str, object] = {}
         if was is not None:
             before = {"verdict": str(was.verdict), "action": str(was.action), "rule": was.rule}
             taken = []
@@ -189,7 +198,7 @@ class PlainReporter:
             "rule": now.rule,
             "direction": str(now.direction),
             "subject": subject_prefix(subject),
-            "first": newly_flagged and self._cases.first(case, row.time_ns),
+            "first": first,
             "case_id": case,
             "entries": entry_items(now.entries),
             "register_serial": now.register_serial,
@@ -212,3 +221,15 @@ class PlainReporter:
         )
         counted = Counted(row.protocol, str(now.verdict), str(now.action))
         return VpnLine(line, row.flow_id, row.report == "ended", counted)
+
+
+def _said(judgement: Judgement) -> Said:
+    return Said(
+        str(judgement.verdict),
+        str(judgement.action),
+        judgement.rule,
+        judgement.register_serial,
+        judgement.policy_hash,
+        judgement.flow.confidence,
+        judgement.flow.phase,
+    )

@@ -17,12 +17,14 @@ from pcap_cases import repository
 from plain_reporter import PlainReporter
 from test_policy_scan import DAY, FLAG_ALL, HOSTS, POLICIES, REGISTERS, START, TIMES
 
-from classifier import answers, pipeline
+from classifier import answers
 from classifier.events import Event, VpnLine
 from classifier.inputs import Inputs
+from classifier.metrics.tally import Tally, TallyCopy
 from classifier.pipeline import Replay, Settings
 from classifier.policy import Policy, UnregisteredAfter
 from classifier.register import Prefix, Register
+from classifier.reporter import Reporter
 
 MINUTE = 60 * 1_000_000_000
 CASES = (
@@ -85,11 +87,12 @@ def flows() -> Iterator[tuple[int, bytes]]:
             yield start_ns + int(after_s * stretch * 1e9), frame(*ends, protocol, above)
     # One that goes on all the time.
     long = packets("wg-plain-51820")
-    ends = [ip_address(host).packed for host in ("198.51.100.7", "203.0.113.10")]
+    client, server = (ip_address(host).packed for host in ("198.51.100.7", "203.0.113.10"))
     for number in range(400):
         _, from_client, protocol, above = long[number % len(long)]
         time_ns = START - 75 * 29 * MINUTE + number * 9 * MINUTE
-        yield time_ns, frame(*(ends if from_client else reversed(ends)), protocol, above)
+        ends = (client, server) if from_client else (server, client)
+        yield time_ns, frame(*ends, protocol, above)
     # And openings that nobody answers, so many that they are summarised.
     _, _, protocol, above = packets("wg-unanswered")[0]
     for number in range(60):
@@ -109,21 +112,28 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(
     reporter: type, capture: Path, how: Settings, *judging: tuple[Register | None, Policy]
-) -> list[Event | VpnLine]:
-    """All that a replay gives; with more than one register and policy, the others are taken before it begins."""
+) -> tuple[list[Event | VpnLine], TallyCopy]:
+    """All that a replay gives, and what is counted of it.
+
+    With more than one register and policy, the others are taken before it begins.
+    """
+    tally = Tally(windowed=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "Reporter", reporter)
+        patch.setattr("classifier.pipeline.Reporter", reporter)
         (register, policy), *others = judging
-        run = Replay(Inputs((str(capture), str(capture)), (), None), register, replace(policy), how)
+        run = Replay(
+            Inputs((str(capture), str(capture)), (), None), register, replace(policy), how, tally=tally
+        )
         for register, policy in others:
             run.reload(register, replace(policy))
-        return list(run.lines())
+        lines = list(run.lines())
+    return lines, replace(tally.copy(0), lookups=(), lookup_seconds=0)
 
 
 def test_all_kinds_of_flows_are_in_the_capture(capture: Path) -> None:
     told = [
         line.event()
-        for line in written(pipeline.Reporter, capture, Settings(), (None, Policy("", ())))
+        for line in written(Reporter, capture, Settings(), (None, Policy("", ())))[0]
         if isinstance(line, VpnLine)
     ]
     assert {event["vpn"]["protocol"] for event in told} == {"wireguard", "openvpn", "ipsec"}
@@ -150,9 +160,7 @@ def test_lines_are_those_of_flows_judged_one_by_one(
 ) -> None:
     how = Settings(min_confidence=min_confidence, as_of_ns=as_of_ns)
     judging = (register, policy), *others
-    assert written(pipeline.Reporter, capture, how, *judging) == written(
-        PlainReporter, capture, how, *judging
-    )
+    assert written(Reporter, capture, how, *judging) == written(PlainReporter, capture, how, *judging)
 
 
 @pytest.mark.parametrize("limit", ["_MAX_ENDS", "_MAX_ANSWERS"])
@@ -164,9 +172,9 @@ def test_what_is_forgotten_is_worked_out_again(
     )
     register = Register.build([], source="a", serial=1, issued_at_ns=START, next_update_ns=START + 20 * DAY)
     expected = written(PlainReporter, capture, Settings(), (register, policy))
-    assert any(b'"changed"' in line.line for line in expected if isinstance(line, VpnLine))
+    assert any(b'"changed"' in line.line for line in expected[0] if isinstance(line, VpnLine))
     monkeypatch.setattr(answers, limit, 2)
-    assert written(pipeline.Reporter, capture, Settings(), (register, policy)) == expected
+    assert written(Reporter, capture, Settings(), (register, policy)) == expected
 
 
 def test_prefixes_in_the_same_networks_are_one_class() -> None:

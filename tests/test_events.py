@@ -196,7 +196,7 @@ def test_faults_name_the_field() -> None:
     assert list(events.faults(event, SCHEMA)) == ["vpn.evidence[0].bits: expected integer, found string"]
     assert list(events.faults([], SCHEMA)) == ["expected an object, found array"]
     assert list(events.faults({"event_type": "new"}, SCHEMA)) == [
-        "event_type: expected one of vpn, attempts, register, correction, stats, found 'new'"
+        "event_type: expected one of vpn, attempts, register, correction, stats, ledger, found 'new'"
     ]
     del event["flow"]
     assert "flow: missing" in list(events.faults(event, SCHEMA))
@@ -238,6 +238,9 @@ TYPES = {
     "judged": events.Judged,
     "stats_event": events.StatsEvent,
     "stats": events.Stats,
+    "ledger_event": events.LedgerEvent,
+    "ledger": events.LedgerItem,
+    "lost": events.LostItem,
     "register": events.RegisterItem,
     "link_type": events.LinkTypeItem,
     "unreadable": events.UnreadableItem,

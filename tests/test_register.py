@@ -391,11 +391,13 @@ def test_a_manifest_that_is_no_toml(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    found = faults(tmp_path / "register.csv")
-    assert [(Path(fault.file).name, fault.found) for fault in found] == [
-        ("register.toml", "no such file"),
-        ("register.csv", "no such file"),
-    ]
+    # Of what could be a store, no manifest is missing.
+    for name in ("register.csv", "register.db"):
+        (only,) = faults(tmp_path / name)
+        assert (Path(only.file).name, only.found) == (name, "no such file")
+    (tmp_path / "register.csv").write_text(",".join(COLUMNS) + "\n")
+    (only,) = faults(tmp_path / "register.csv")
+    assert (Path(only.file).name, only.found) == ("register.toml", "no such file")
 
 
 @pytest.mark.parametrize(

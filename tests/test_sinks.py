@@ -47,48 +47,6 @@ def test_more_than_the_buffer_holds(tmp_path: Path) -> None:
     assert path.stat().st_size > 1 << 18
 
 
-def test_a_file_goes_on_behind_its_last_whole_line(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    for rest in (b"", b'{"a', b"x" * (3 << 18)):
-        path.write_bytes(b'{"whole": 1}\n' + rest)
-        sink = JsonLines(str(path), append=True)
-        sink.write(STREAM[0])
-        sink.close()
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        assert lines == [{"whole": 1}, STREAM[0]]
-    path.write_bytes(b"no line at all")
-    JsonLines(str(path), append=True).close()
-    assert path.read_bytes() == b""
-
-
-def test_a_file_that_is_moved_away_is_opened_anew(tmp_path: Path) -> None:
-    path, moved = tmp_path / "events.jsonl", tmp_path / "moved.jsonl"
-    sink = JsonLines(str(path), append=True)
-    sink.write(STREAM[0])
-    path.rename(moved)
-    sink.reopen()
-    sink.write(STREAM[1])
-    sink.reopen()
-    sink.write(STREAM[2])
-    sink.close()
-    assert [json.loads(line) for line in moved.read_bytes().splitlines()] == STREAM[:1]
-    assert [json.loads(line) for line in path.read_bytes().splitlines()] == STREAM[1:3]
-
-
-def test_what_cannot_be_opened_anew_leaves_what_was(tmp_path: Path) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
-    sink = JsonLines(str(place / "events.jsonl"), append=True)
-    sink.write(STREAM[0])
-    place.rename(tmp_path / "moved")
-    with pytest.raises(OutputError):
-        sink.reopen()
-    sink.write(STREAM[1])
-    sink.close()
-    lines = (tmp_path / "moved" / "events.jsonl").read_bytes().splitlines()
-    assert [json.loads(line) for line in lines] == STREAM[:2]
-
-
 def test_standard_output_stays_open(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     write("-", STREAM)
     os.write(1, b"after\n")
@@ -211,14 +169,6 @@ def test_the_summary_says_what_was_not_decoded_and_what_was_summarised() -> None
 
 def test_nothing_found() -> None:
     assert printed([]).startswith("No VPN flow was found.")
-
-
-def test_flows_that_have_not_ended_count_too() -> None:
-    report = Report()
-    for event in STREAM[:2]:
-        report.write(event)
-    report.close()
-    assert report.flagged == 1
 
 
 def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,6 +376,7 @@ def test_an_empty_store_is_no_register(tmp_path: Path) -> None:
 
 
 def test_a_serial_is_asked_of_a_store_only(tmp_path: Path) -> None:
+    (tmp_path / "register.csv").touch()
     with fault("a file that keeps no history"):
         Register.load(tmp_path / "register.csv", 3)
 

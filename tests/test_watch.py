@@ -263,8 +263,9 @@ def test_a_flagged_flow_that_becomes_registered(laboratory: Laboratory, tmp_path
     send(laboratory, tmp_path, tunnel[60:], "gen0:tap0")
     assert stop(watch) == 0, errors.read_text()
 
-    begun, *before = read(first)
+    begun, *before, rotated = read(first)
     assert (begun["event_type"], begun["event"], begun["stats"]["keep"]) == ("stats", "started", "flagged")
+    assert (rotated["event_type"], rotated["event"]) == ("stats", "rotated")
     assert {event["src_ip"] for event in before} == {"198.51.100.23"}
     assert before[0]["policy"]["action"] == "flag"
     assert before[0]["policy"]["first"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from classifier.errors import ClassifierError
+from classifier.logs import printable as printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,11 +110,6 @@ def say(text: str) -> None:
         print(f"vpn-classifier: {printable(line)}", file=sys.stderr)
 
 
-def printable(text: str) -> str:
-    """File names may hold anything, also what a terminal would obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def valid_time(text: str | None) -> str | None:
     from classifier.events import parse_time
 
@@ -167,4 +163,15 @@ def valid_address(text: str | None) -> str | None:
             ipaddress.ip_address(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: expected an IPv4 or IPv6 address") from None
+    return text
+
+
+def valid_listen_address(text: str | None) -> str | None:
+    try:
+        if text is not None:
+            from classifier.metrics.server import parse_address
+
+            parse_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: expected {error}") from None
     return text

@@ -11,6 +11,7 @@ __all__ = [
     "Confidence",
     "FlowKey",
     "FlowKeyOption",
+    "MetricsFile",
     "MinConfidence",
     "Peel",
     "PolicyFile",
@@ -62,6 +63,16 @@ FlowKeyOption = Annotated[
 RemoveDuplicates = Annotated[
     bool,
     typer.Option(
-        "--remove-duplicates", help="Count a packet that the mirror delivers twice, within 10 ms, once."
+        "--remove-duplicates/--no-remove-duplicates",
+        help="Count a packet that the mirror delivers twice, within 10 ms, once.",
+    ),
+]
+MetricsFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Write metrics there in Prometheus' text format, for the textfile collector of node_exporter "
+        "(FILE.prom); it is replaced as a whole.",
     ),
 ]

@@ -28,6 +28,7 @@ from classifier.cli.options import (
     Confidence,
     FlowKey,
     FlowKeyOption,
+    MetricsFile,
     MinConfidence,
     Peel,
     PolicyFile,
@@ -62,6 +63,8 @@ Examples:
       exit code 3 when something was flagged
   vpn-classifier replay old.pcap --rules rules/ --as-of 2026-03-01
       what would the register say at that time?
+  vpn-classifier replay captures/ --rules rules/ --metrics-file /var/lib/prometheus/node-exporter/vpn.prom
+      leave the counts to the textfile collector of node_exporter
   kill -HUP $PID
       while it runs: read --rules, --register and --policy again, and judge running flows anew; what changes
       gives `changed` events. Faulty files are refused: all stays as it was, and a `register` event says so
@@ -119,6 +122,7 @@ def command(
         ),
     ] = "",
     sensor: Annotated[str, typer.Option(help="Name of the observation point, for the events.")] = "replay",
+    metrics_file: MetricsFile = None,
 ) -> None:
     from classifier.events import parse_time
     from classifier.inputs import find
@@ -142,9 +146,19 @@ def command(
         known, judge = load_rules(rules, register, policy)
         if known is None:
             _say_unused(policy is not None, fail_on is not None)
-        replay = Replay(inputs, known, judge, settings)
+        tally = None
+        if metrics_file is not None:
+            from classifier.metrics.tally import Tally
+
+            tally = Tally(windowed=False)
+        replay = Replay(inputs, known, judge, settings, tally=tally)
         reloader = None if known is None else Reloader(replay, rules, register, policy)
+        began = time.perf_counter()
         code, flagged = _replay(replay, reloader, output)
+        if metrics_file is not None and tally is not None:
+            from classifier.metrics.offering import write_replay
+
+            write_replay(metrics_file, replay, tally, time.perf_counter() - began)
         if code in (DONE, UNREADABLE) and fail_on is FailOn.FLAGGED and flagged:
             return FLAGGED
         return code
@@ -156,12 +170,14 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
     """Exit code and number of flagged flows."""
     from classifier.events import VpnLines
     from classifier.reload import reload_text
-    from classifier.sinks.jsonl import JsonLines
+    from classifier.sinks import Sink
     from classifier.sinks.report import Report
 
     report = Report()
-    sinks: list[Report | JsonLines] = [report]
+    sinks: list[Sink] = [report]
     if output is not None:
+        from classifier.sinks.jsonl import JsonLines
+
         sinks.append(JsonLines(output))
     began = time.perf_counter()
     said = 0

@@ -1,8 +1,8 @@
 """Where the register and what is seen drift apart: what somebody should look at before it becomes a flag.
 
-Takes a register, a policy and sightings, and gives findings, each about one entry (or, for a gap, one
-endpoint that no entry covers). A `Sighting` is all that is asked of a source: event files give one for each
-flow, a ledger of a day can give one for each pair of addresses and protocol. Memory follows the register,
+Takes a register, a policy and what was seen, and gives findings, each about one entry (or, for a gap, one
+endpoint that no entry covers). Event files give a `Sighting` for each flow; a daily ledger gives a `Noted`
+for each entry and protocol, and nothing about gaps, since it has no addresses. Memory follows the register,
 and for gaps the limits below; what goes beyond is counted in `Health.not_followed`.
 
 One rule a reader would get wrong: an opening that nobody answered is no use of an entry (scanners make
@@ -12,13 +12,13 @@ those), so event files give no sighting for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from classifier.events import rfc3339
+from classifier.events import parse_time, rfc3339
 from classifier.policy import FlowFacts, Phase, Policy, Standing, standing_at
 from classifier.register.entry import Entry, Status
 from classifier.register.prefixes import Prefix, address_text
@@ -26,7 +26,7 @@ from classifier.register.snapshot import Register
 from classifier.toml_file import NS_PER_S
 from classifier.words import last_day, moment, number
 
-__all__ = ["Finding", "Health", "Sighting", "What", "sighting_of"]
+__all__ = ["Finding", "Health", "Noted", "Sighting", "What", "noted_of", "sighting_of"]
 
 DAY_NS = 86_400 * NS_PER_S
 _MAX_ENDPOINTS = 65_536
@@ -68,6 +68,19 @@ class Sighting(NamedTuple):
     first_ns: int
     last_ns: int
     flows: int = 1
+
+
+class Noted(NamedTuple):
+    """What a ledger says of an entry, with one protocol, on one day."""
+
+    entry_id: str | None
+    """None of flows that no entry covers."""
+    protocol: str
+    beside: bool
+    """Another entry in force covers the same end, and fits better."""
+    flows: int
+    first_ns: int
+    last_ns: int
 
 
 class Finding(NamedTuple):
@@ -123,6 +136,8 @@ class Health:
         self.flows = 0
         self.first_ns: int | None = None
         self.last_ns: int | None = None
+        self.noted = 0
+        """Flows of ledgers, by entry and day."""
         self.not_followed = 0
         """Flows to endpoints, or of subscribers there, beyond the limits."""
         self._register = register
@@ -131,6 +146,7 @@ class Health:
         self._pairs_left = pairs
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._endpoints: dict[tuple[bytes, str], _Endpoint] = {}
+        self._named: dict[str, list[Entry]] | None = None  # what a ledger's entries are, once one is read
 
     def take(self, sighting: Sighting) -> None:
         """Look the two ends of a sighting up and remember what it shows."""
@@ -140,6 +156,24 @@ class Health:
         ends = [self._end(sighting, address) for address in (sighting.source, sighting.destination)]
         if not any(ends):
             self._gap(sighting)
+
+    def note(self, noted: Noted) -> None:
+        """Remember what a line of a ledger shows. Its entry is judged as the register has it by now."""
+        self.noted += noted.flows
+        self.first_ns = min(noted.first_ns, self.first_ns or noted.first_ns)
+        self.last_ns = max(noted.last_ns, self.last_ns or noted.last_ns)
+        if self._named is None:
+            self._named = {}
+            for entry in self._register.entries:
+                self._named.setdefault(entry.entry_id, []).append(entry)
+        # One row for each prefix of an entry; what is asked of them here is the same in all.
+        told = set()
+        for entry in self._named.get(noted.entry_id or "", ()):
+            if entry.source in told:
+                continue
+            told.add(entry.source)
+            standing = standing_at(entry, noted.last_ns, self._policy.grace_ns)
+            self._see(entry, noted.protocol, noted.last_ns, noted.flows, standing, noted.beside)
 
     def findings(
         self, at_ns: int, within_ns: int = 14 * DAY_NS, subscribers: int = 5, zone: tzinfo = UTC
@@ -162,14 +196,22 @@ class Health:
         ]
         fits = any(not entry.protocols or sighting.protocol in entry.protocols for entry in approved)
         for entry, standing in zip(entries, standings, strict=True):
-            seen = self._seen.setdefault((entry.source, entry.entry_id), _Seen())
-            seen.last_ns = max(seen.last_ns, sighting.last_ns)
-            seen.flows += sighting.flows
-            if standing is Standing.APPROVED and not fits:
-                seen.not_filed.add(sighting.protocol)
-            elif standing in _ENDED and not approved:
-                seen.after_end_ns = max(seen.after_end_ns or 0, sighting.last_ns)
+            beside = fits if standing is Standing.APPROVED else bool(approved)
+            self._see(entry, sighting.protocol, sighting.last_ns, sighting.flows, standing, beside)
         return bool(approved)
+
+    def _see(
+        self, entry: Entry, protocol: str, last_ns: int, flows: int, standing: Standing, beside: bool
+    ) -> None:
+        seen = self._seen.setdefault((entry.source, entry.entry_id), _Seen())
+        seen.last_ns = max(seen.last_ns, last_ns)
+        seen.flows += flows
+        if beside:
+            return
+        if standing is Standing.APPROVED and entry.protocols and protocol not in entry.protocols:
+            seen.not_filed.add(protocol)
+        elif standing in _ENDED:
+            seen.after_end_ns = max(seen.after_end_ns or 0, last_ns)
 
     def _gap(self, sighting: Sighting) -> None:
         local, shared = self._policy.local, self._policy.shared
@@ -227,7 +269,7 @@ class Health:
                 text = f"{entry.status} for {number(waited_ns // DAY_NS, 'day')}"
                 yield What.PENDING_LONG, entry.status_since_ns, text
         if seen is None:
-            if self.flows and standing is Standing.APPROVED:
+            if (self.flows or self.noted) and standing is Standing.APPROVED:
                 yield What.NEVER_SEEN, entry.valid_from_ns, f"valid from {moment(entry.valid_from_ns, zone)}"
             return
         if seen.after_end_ns is not None:
@@ -255,6 +297,18 @@ def sighting_of(facts: FlowFacts) -> Sighting | None:
     return Sighting(facts.protocol, facts.source, facts.destination, facts.start_ns, facts.end_ns)
 
 
+def noted_of(ledger: Mapping[str, Any]) -> Noted:
+    """What a line of a ledger shows; it keeps the schema."""
+    return Noted(
+        ledger["entry_id"],
+        ledger["protocol"],
+        ledger.get("beside", False),
+        ledger["flows"],
+        parse_time(ledger["first"]),
+        parse_time(ledger["last"]),
+    )
+
+
 def summary(findings: Iterable[Finding]) -> list[tuple[str, str, str, int]]:
     """How many findings there are by what, kind and category; of a gap, its protocol stands for the kind."""
     counts = Counter((finding.what, finding.kind, finding.category) for finding in findings)
@@ -266,8 +320,9 @@ def summary(findings: Iterable[Finding]) -> list[tuple[str, str, str, int]]:
 def page(health: Health, findings: list[Finding], rows: int, zone: tzinfo) -> Iterator[str]:
     """The lines for people: counts, then at most `rows` findings of each kind."""
     if health.first_ns is not None and health.last_ns is not None:
+        noted = f", {number(health.noted, 'flow')} in ledgers," if health.noted else ""
         yield (
-            f"Seen: {number(health.flows, 'flow')} from {moment(health.first_ns, zone)} "
+            f"Seen: {number(health.flows, 'flow')}{noted} from {moment(health.first_ns, zone)} "
             f"to {moment(health.last_ns, zone)}"
         )
     else:

@@ -91,6 +91,14 @@ class Register:
         from classifier.register.store import database
 
         path = Path(path)
+        try:
+            path.open("rb").close()
+        except OSError as error:  # not to be taken for a CSV, whose manifest is missing as well
+            found = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+            expected = (
+                "a register: a store that `register import` wrote, or a CSV with its manifest beside it"
+            )
+            raise RegisterError([Fault(str(path), None, None, found, expected)]) from None
         # Nothing of what a load makes is garbage: looking for some would take a third of its time.
         collecting = gc.isenabled()
         gc.disable()

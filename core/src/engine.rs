@@ -7,6 +7,7 @@
 //! change anything.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -14,11 +15,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::bpf::Filter;
-use crate::capture::{self, CaptureError, FrameBatch, LinkType, Reason, Source};
+use crate::capture::{self, CaptureError, FrameBatch, FrameRef, InterfaceCounters, LinkType, Reason, Source};
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::fingerprint::Confidence;
 use crate::flow::shard::Routed;
-use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, PacketClock, SHARDS, Shard, ShardCounters, hash_bytes, mix};
+use crate::flow::{
+    FlowKey, FlowReport, KeyMode, Limits, PacketClock, SEED, SHARDS, Shard, ShardCounters, hash_bytes, mix,
+};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
@@ -28,10 +31,8 @@ const IN_FLIGHT: usize = 3;
 const LARGEST_FRAME: u32 = 262_144;
 /// Bytes of a capture's first frame that go into its name in flow ids.
 const NAMING_BYTES: usize = 256;
-/// Packets that are looked up together.
-const TOGETHER: usize = 16;
-/// A replay hashes with a fixed seed, so that the same input gives the same shards.
-const SEED: u64 = 0;
+/// Packets that are decoded, then looked up, then looked at together: few enough to stay in a core's first cache.
+const TOGETHER: usize = 32;
 const SECOND: i64 = 1_000_000_000;
 
 /// Settings of an engine. Bounds are for all shards together.
@@ -128,6 +129,7 @@ impl Settings {
         let mut duration_milestones = self.duration_milestones.clone();
         duration_milestones.sort_unstable();
         Limits {
+            key_mode: self.key_mode,
             min_confidence: self.min_confidence,
             undecided: self.max_undecided / SHARDS,
             attempts: self.max_attempts / SHARDS,
@@ -146,16 +148,49 @@ impl Settings {
 struct Batch {
     frames: FrameBatch,
     /// Packets of flows, in order.
-    packets: Vec<Arrived>,
+    packets: Packets,
     /// Frames at which the clock reached another second.
     ticks: Vec<Tick>,
+}
+
+/// Packets of flows, in order, in memory that is used again.
+#[derive(Default)]
+struct Packets {
+    places: Vec<Arrived>,
+    used: usize,
+}
+
+impl Packets {
+    fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// A place for the next packet, which holds something old.
+    #[inline]
+    fn place(&mut self) -> &mut Arrived {
+        if self.used == self.places.len() {
+            self.places.push(Arrived::default());
+        }
+        &mut self.places[self.used]
+    }
+
+    /// The packet in [`Self::place`] is one of these.
+    #[inline]
+    fn keep(&mut self) {
+        self.used += 1;
+    }
+
+    #[inline]
+    fn all(&self) -> &[Arrived] {
+        &self.places[..self.used.min(self.places.len())]
+    }
 }
 
 /// A packet of a flow.
 #[derive(Default)]
 struct Arrived {
-    /// Index of its frame.
-    frame: u32,
+    /// Where its frame begins, in the batch.
+    offset: u32,
     /// Number of its shard.
     shard: u32,
     routed: Routed,
@@ -182,12 +217,10 @@ impl Tick {
 }
 
 impl Batch {
-    fn payload(&self, packet: &Arrived) -> &[u8] {
-        let frame = self.frames.frames().get(packet.frame as usize);
-        let bytes = frame.map_or(&[][..], |frame| self.frames.bytes(frame));
-        let packet = &packet.routed.packet;
-        let start = packet.payload_offset as usize;
-        bytes.get(start..start + packet.payload_captured as usize).unwrap_or_default()
+    #[inline]
+    fn payload(&self, arrived: &Arrived) -> &[u8] {
+        let packet = &arrived.routed.packet;
+        self.frames.at(arrived.offset as usize + packet.payload_offset as usize, packet.payload_captured as usize)
     }
 }
 
@@ -213,30 +246,30 @@ struct Answer {
 struct Owner {
     /// In the order of their numbers.
     shards: Vec<Shard>,
-    /// Of each number, its place among these, if it is one of them.
-    places: [Option<u8>; SHARDS],
+    /// Of each number, its place among these; none has the place [`SHARDS`].
+    places: [u8; SHARDS],
 }
 
 impl Owner {
     fn new(worker: usize, workers: usize, limits: &Limits) -> Self {
         let numbers = (worker..SHARDS).step_by(workers);
-        let mut places = [None; SHARDS];
+        let mut places = [SHARDS as u8; SHARDS];
         for (place, number) in numbers.clone().enumerate() {
-            places[number] = Some(place as u8);
+            places[number] = place as u8;
         }
         Self { shards: numbers.map(|number| Shard::new(number, limits.clone())).collect(), places }
     }
 
     /// The shard of a number, if it is one of these.
+    #[inline]
     fn shard(&mut self, number: usize) -> Option<&mut Shard> {
-        let place = self.places[number % SHARDS]?;
-        self.shards.get_mut(usize::from(place))
+        self.shards.get_mut(usize::from(self.places[number % SHARDS]))
     }
 
     /// What a batch is for these shards, in order.
     fn run(&mut self, batch: &Batch) {
-        let mut ticks = batch.ticks.iter().peekable();
-        for packets in batch.packets.chunks(TOGETHER) {
+        let mut ticks = &batch.ticks[..];
+        for packets in batch.packets.all().chunks(TOGETHER) {
             // Looked up together, so that the memory of one is waited for while others are; what was found may have
             // gone by the time it is used, and is only a hint.
             let mut hints = [None; TOGETHER];
@@ -244,11 +277,14 @@ impl Owner {
                 *hint = self.shard(packet.shard as usize).and_then(|shard| shard.find(&packet.routed));
             }
             for (packet, hint) in packets.iter().zip(hints) {
-                while let Some(tick) = ticks.next_if(|tick| tick.number <= packet.routed.number) {
+                while let Some((tick, later)) = ticks.split_first()
+                    && tick.number <= packet.routed.number
+                {
                     self.shards.iter_mut().for_each(|shard| tick.reach(shard));
+                    ticks = later;
                 }
                 if let Some(shard) = self.shard(packet.shard as usize) {
-                    shard.packet(&packet.routed, batch.payload(packet), hint);
+                    shard.packet(&packet.routed, || batch.payload(packet), hint);
                 }
             }
         }
@@ -524,11 +560,8 @@ impl Engine {
                 Some(source) => source.fill(&mut batch.frames),
                 None => Ok(false),
             };
-            self.route(&mut batch);
-            if let Some(now) = self.source.as_ref().and_then(|source| source.delivered_until()) {
-                self.idle(&mut batch, now);
-            }
-            self.dispatch(batch)?;
+            let delivered_until = self.source.as_ref().and_then(|source| source.delivered_until());
+            self.work(batch, delivered_until)?;
             match more {
                 Ok(true) => {}
                 Ok(false) => self.state = State::Ending,
@@ -550,6 +583,37 @@ impl Engine {
         if self.state == State::Reading && !self.source.as_mut().is_some_and(|source| source.stop()) {
             self.state = State::Ending;
         }
+    }
+
+    /// Decodes a batch's frames and has their packets looked at: here and now, a few at a time so that they stay in the
+    /// cache, or by the workers.
+    fn work(&mut self, mut batch: Batch, delivered_until: Option<i64>) -> Result<(), CaptureError> {
+        let frames = batch.frames.frames().len();
+        if self.settings.workers > 1 {
+            self.route(&mut batch, 0..frames);
+            if let Some(now) = delivered_until {
+                self.idle(&mut batch, now);
+            }
+            return self.dispatch(batch);
+        }
+        for start in (0..frames).step_by(TOGETHER) {
+            self.route(&mut batch, start..frames.min(start + TOGETHER));
+            if let Workers::Inline(owner) = &mut self.workers {
+                owner.run(&batch);
+            }
+        }
+        batch.packets.clear();
+        batch.ticks.clear();
+        if let Some(now) = delivered_until {
+            self.idle(&mut batch, now);
+        }
+        if let Workers::Inline(owner) = &mut self.workers {
+            owner.run(&batch);
+            let answer = owner.answer(0);
+            self.take(answer);
+        }
+        self.spare.push(batch);
+        Ok(())
     }
 
     /// Moves the clock of a live capture by the host's time while no frame comes.
@@ -611,9 +675,19 @@ impl Engine {
         self.source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
     }
 
+    /// How often each thread that captures from interfaces has looked for frames.
+    pub fn turns(&self) -> Vec<u64> {
+        self.source.as_ref().map_or_else(Vec::new, |source| source.turns())
+    }
+
     /// Link types of the current capture, with the frames of each.
     pub fn link_types(&self) -> &[(LinkType, u64)] {
         &self.link_types
+    }
+
+    /// What each interface counts, of this moment; nothing of captures in files.
+    pub fn interfaces(&mut self) -> Vec<InterfaceCounters> {
+        self.source.as_mut().map(|source| source.interfaces()).unwrap_or_default()
     }
 
     /// All counters by name. They balance: frames are decoded, undecoded or ignored; decoded ones are packets of flows,
@@ -663,6 +737,9 @@ impl Engine {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
+        if shards.refused > 0 {
+            stats.push(("refused".to_owned(), shards.refused));
+        }
         if !self.settings.filter.0.is_empty() {
             stats.push(("ignored.filtered".to_owned(), counters.filtered));
         }
@@ -682,42 +759,42 @@ impl Engine {
         stats
     }
 
-    /// Decodes a batch's frames in order: counters, clock, and which packet goes to which shard.
-    fn route(&mut self, batch: &mut Batch) {
+    /// Decodes some of a batch's frames in order: counters, clock, and which packet goes to which shard.
+    fn route(&mut self, batch: &mut Batch, range: Range<usize>) {
         batch.packets.clear();
         batch.ticks.clear();
-        for (index, frame) in batch.frames.frames().iter().enumerate() {
+        let is_filtered = !self.settings.filter.0.is_empty();
+        let frames = batch.frames.frames().get(range).unwrap_or_default();
+        self.counters.frames += frames.len() as u64;
+        // What a record claims beyond any frame there is stays out of the sum.
+        let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
+        self.counters.bytes += frames.iter().map(octets).sum::<u64>();
+        for of_one_link in frames.chunk_by(|one, other| one.linktype == other.linktype) {
+            self.count_link_type(of_one_link);
+        }
+        for frame in frames {
             self.number += 1;
-            self.counters.frames += 1;
-            // What a record claims beyond any frame there is stays out of the sum.
-            self.counters.bytes += u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
-            match self.link_types.first_mut() {
-                Some((link, count)) if *link == frame.linktype => *count += 1,
-                _ => self.count_link_type(frame.linktype),
-            }
             let bytes = batch.frames.bytes(frame);
-            if self.settings.filter.program(frame.linktype).is_some_and(|asked| !asked.accepts(bytes, frame.original)) {
+            if is_filtered
+                && self
+                    .settings
+                    .filter
+                    .program(frame.linktype)
+                    .is_some_and(|asked| !asked.accepts(bytes, frame.original))
+            {
                 self.counters.filtered += 1;
                 continue;
             }
             if !self.named {
-                self.named = true;
-                let first = &bytes[..bytes.len().min(NAMING_BYTES)];
-                let chain = mix(hash_bytes(hash_bytes(SEED, self.name.as_bytes()), first), frame.time as u64);
-                // Workers that are gone show when the batch is sent to them.
-                let _ = self.command(&Command::Begin { chain });
+                self.name_capture(bytes, frame.time);
             }
-            // Decoded where it will lie: a packet is not small.
-            batch.packets.push(Arrived { frame: index as u32, ..Arrived::default() });
-            let Some(arrived) = batch.packets.last_mut() else { continue };
+            let arrived = batch.packets.place();
             let routed = &mut arrived.routed;
             let peel = &self.settings.peel;
             let hash = match decode::decode(bytes, frame.original, frame.linktype, peel, &mut routed.packet) {
                 // A later fragment has no ports; its addresses choose the shard, as always.
                 Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    (routed.key, routed.from_low) = FlowKey::of(&routed.packet, self.settings.key_mode);
-                    routed.pair = routed.key.pair_hash(SEED);
-                    routed.hash = routed.key.hash(routed.pair);
+                    routed.route(self.settings.key_mode);
                     arrived.shard = FlowKey::shard(routed.pair) as u32;
                     Some(routed.hash)
                 }
@@ -733,17 +810,24 @@ impl Engine {
             if self.clock.observe(frame.time, hash) {
                 self.tick(&mut batch.ticks);
             }
-            match (hash, batch.packets.last_mut()) {
-                (Some(_), Some(arrived)) => {
-                    arrived.routed.number = self.number;
-                    arrived.routed.time = frame.time;
-                    arrived.routed.now = self.clock.now();
-                }
-                _ => {
-                    batch.packets.pop();
-                }
+            if hash.is_some() {
+                arrived.offset = frame.offset;
+                arrived.routed.number = self.number;
+                arrived.routed.time = frame.time;
+                arrived.routed.now = self.clock.now();
+                batch.packets.keep();
             }
         }
+    }
+
+    /// The first frame of a capture names it in flow ids.
+    #[cold]
+    fn name_capture(&mut self, first: &[u8], time: i64) {
+        self.named = true;
+        let first = &first[..first.len().min(NAMING_BYTES)];
+        let chain = mix(hash_bytes(hash_bytes(SEED, self.name.as_bytes()), first), time as u64);
+        // Workers that are gone show when the batch is sent to them.
+        let _ = self.command(&Command::Begin { chain });
     }
 
     /// The clock has moved: whether it has reached another second.
@@ -759,15 +843,17 @@ impl Engine {
         ticks.push(Tick { number: self.number, now, review });
     }
 
-    fn count_link_type(&mut self, link: LinkType) {
+    /// Counts frames of one link type.
+    fn count_link_type(&mut self, frames: &[FrameRef]) {
+        let Some(link) = frames.first().map(|frame| frame.linktype) else { return };
         match self.link_types.iter_mut().find(|(known, _)| *known == link) {
-            Some((_, count)) => *count += 1,
-            None => self.link_types.push((link, 1)),
+            Some((_, count)) => *count += frames.len() as u64,
+            None => self.link_types.push((link, frames.len() as u64)),
         }
     }
 
     fn dispatch(&mut self, batch: Batch) -> Result<(), CaptureError> {
-        if batch.packets.is_empty() && batch.ticks.is_empty() {
+        if batch.packets.all().is_empty() && batch.ticks.is_empty() {
             self.spare.push(batch);
             return Ok(());
         }

@@ -66,8 +66,8 @@ pub struct Parts<'a> {
     pub head: &'a [u8],
     /// Members between `community_id` and `vlan`.
     pub capture: &'a [u8],
-    /// Value of `policy`, with holes.
-    pub policy: &'a [u8],
+    /// Value of `policy` in pieces, one behind the other, with holes.
+    pub policy: &'a [&'a [u8]],
     /// Members behind `flow`.
     pub tail: &'a [u8],
 }
@@ -108,7 +108,10 @@ pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts
     });
     line.text(",\"ruled_out\":").list(report.evidence.ruled_out(), |line, other| line.quoted(LookAlike::name(other)));
 
-    line.text("},\"policy\":").filled(parts.policy, report);
+    line.text("},\"policy\":");
+    for piece in parts.policy {
+        line.filled(piece, report);
+    }
 
     line.text(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
     line.text(",\"pkts_toclient\":").number(report.packets[to_client]);
@@ -146,34 +149,42 @@ pub fn address_text(address: &[u8]) -> String {
 /// The id of a case, as `cases.case_id` makes it: eight bytes of BLAKE2b over subject prefix, remote address and
 /// protocol, all in hexadecimal.
 pub fn case_id(subject: &[u8], remote: &[u8], protocol: &str) -> [u8; 16] {
-    let mut hash = Blake2b::<U8>::new();
+    let mut text = Vec::with_capacity(128);
     let prefix = if subject.len() == 4 { subject } else { subject.get(..8).unwrap_or(subject) };
     for part in [prefix, remote] {
-        for &byte in part {
-            hash.update(hexadecimal(byte));
-        }
-        hash.update(b"|");
+        text.extend(part.iter().copied().flat_map(hexadecimal));
+        text.push(b'|');
     }
-    hash.update(protocol);
-    let mut text = [0; 16];
-    for (digits, &byte) in text.chunks_exact_mut(2).zip(&hash.finalize()) {
+    text.extend_from_slice(protocol.as_bytes());
+    let mut id = [0; 16];
+    for (digits, &byte) in id.chunks_exact_mut(2).zip(&Blake2b::<U8>::digest(&text)) {
         digits.copy_from_slice(&hexadecimal(byte));
     }
-    text
+    id
 }
 
 fn hexadecimal(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
 }
 
+/// Where the next hole is. The inner loop has no way out, so that it becomes one comparison of many bytes.
+fn next_hole(text: &[u8]) -> Option<usize> {
+    let is_hole = |byte: &u8| *byte < TEXT;
+    let chunks = text.chunks(64);
+    let (place, chunk) = chunks.enumerate().find(|(_, chunk)| chunk.iter().fold(false, |any, byte| any | is_hole(byte)))?;
+    Some(place * 64 + chunk.iter().position(is_hole)?)
+}
+
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
+    #[inline(always)]
     fn raw(&mut self, json: &[u8]) -> &mut Self {
         self.0.extend_from_slice(json);
         self
     }
 
+    #[inline(always)]
     fn text(&mut self, text: &str) -> &mut Self {
         self.raw(text.as_bytes())
     }
@@ -215,7 +226,7 @@ impl Line<'_> {
 
     /// Text with its holes filled.
     fn filled(&mut self, mut text: &[u8], report: &FlowReport) -> &mut Self {
-        while let Some(place) = text.iter().position(|&byte| byte < TEXT) {
+        while let Some(place) = next_hole(text) {
             self.raw(text.get(..place).unwrap_or_default());
             let byte = text.get(place).copied().unwrap_or_default();
             if let Some(hole) = Hole::ALL.get(usize::from(byte).wrapping_sub(1)) {
@@ -257,20 +268,25 @@ impl Line<'_> {
     fn time(&mut self, time: i64) -> &mut Self {
         let seconds = time.div_euclid(SECOND);
         let (year, month, day) = date(seconds.div_euclid(DAY));
-        let clock = seconds.rem_euclid(DAY) as u64;
-        self.text("\"").digits::<4>(year).text("-").digits::<2>(month).text("-").digits::<2>(day);
-        self.text("T").digits::<2>(clock / 3600);
-        self.text(":").digits::<2>(clock / 60 % 60).text(":").digits::<2>(clock % 60);
-        self.text(".").digits::<9>(time.rem_euclid(SECOND) as u64).text("Z\"")
+        let clock = seconds.rem_euclid(DAY) as u32;
+        let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
+        put(text.get_mut(1..5), year as u32);
+        put(text.get_mut(6..8), month as u32);
+        put(text.get_mut(9..11), day as u32);
+        put(text.get_mut(12..14), clock / 3600);
+        put(text.get_mut(15..17), clock / 60 % 60);
+        put(text.get_mut(18..20), clock % 60);
+        put(text.get_mut(21..30), time.rem_euclid(SECOND) as u32);
+        self.raw(&text)
     }
+}
 
-    fn digits<const WIDTH: usize>(&mut self, mut number: u64) -> &mut Self {
-        let mut digits = [b'0'; WIDTH];
-        for digit in digits.iter_mut().rev() {
-            *digit += (number % 10) as u8;
-            number /= 10;
-        }
-        self.raw(&digits)
+/// The last digits of a number, as many as there are places.
+#[inline(always)]
+fn put(places: Option<&mut [u8]>, mut number: u32) {
+    for digit in places.unwrap_or_default().iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 

@@ -13,9 +13,9 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::capture::bpf::{Filter, Instruction, Program};
-use crate::capture::{self, LinkType, af_packet};
+use crate::capture::{self, InterfaceCounters, LinkType, af_packet};
 use crate::classes;
-use crate::decode::{self, EncapLayer, Peel, PeelMode, Transport};
+use crate::decode::{self, DecodeError, EncapLayer, NoFlow, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
@@ -205,7 +205,7 @@ impl FlowBatch {
         py: Python<'py>,
         rows: Vec<usize>,
         heads: Vec<PyBackedBytes>,
-        policies: Vec<PyBackedBytes>,
+        policies: Vec<Bound<'py, PyTuple>>,
         capture: &[u8],
         tail: &[u8],
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<usize>)> {
@@ -214,9 +214,14 @@ impl FlowBatch {
         }
         let mut text = Vec::with_capacity(rows.len().saturating_mul(LINE_SIZE));
         let mut ends = Vec::with_capacity(rows.len());
-        for ((row, head), policy) in rows.into_iter().zip(&heads).zip(&policies) {
+        let mut policy = Vec::new();
+        for ((row, head), pieces) in rows.into_iter().zip(&heads).zip(&policies) {
             let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
-            line::write_event_line(&mut text, report, &Parts { head, capture, policy, tail });
+            policy.clear();
+            for piece in pieces.iter_borrowed() {
+                policy.push(piece.extract::<&[u8]>()?);
+            }
+            line::write_event_line(&mut text, report, &Parts { head, capture, policy: &policy, tail });
             ends.push(text.len());
         }
         Ok((PyBytes::new(py, &text), ends))
@@ -400,6 +405,29 @@ impl FlowBatch {
 impl From<Vec<FlowReport>> for FlowBatch {
     fn from(polled: Vec<FlowReport>) -> Self {
         Self { rows: 0..polled.len(), polled: Arc::new(polled) }
+    }
+}
+
+/// What one interface counts.
+#[pyclass(frozen, get_all, module = "classifier._core")]
+struct Interface {
+    name: String,
+    received: u64,
+    delivered: u64,
+    dropped: u64,
+    outgoing: u64,
+    freezes: u64,
+    downs: u64,
+    up: bool,
+    ring_bytes: u64,
+    lag_ns: u64,
+}
+
+impl From<InterfaceCounters> for Interface {
+    fn from(counters: InterfaceCounters) -> Self {
+        let InterfaceCounters { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag } =
+            counters;
+        Self { name, received, delivered, dropped, outgoing, freezes, downs, up, ring_bytes, lag_ns: lag }
     }
 }
 
@@ -595,11 +623,19 @@ impl Engine {
         self.with(py, |state| state.engine.progress())
     }
 
+    fn turns(&self, py: Python<'_>) -> Vec<u64> {
+        self.with(py, |state| state.engine.turns())
+    }
+
     fn link_types(&self, py: Python<'_>) -> Vec<(u16, &'static str, u64, bool)> {
         self.with(py, |state| {
             let types = state.engine.link_types().iter();
             types.map(|&(link, frames)| (link.0, link.name(), frames, decode::link_type_is_supported(link))).collect()
         })
+    }
+
+    fn interfaces(&self, py: Python<'_>) -> Vec<Interface> {
+        self.with(py, |state| state.engine.interfaces().into_iter().map(Interface::from).collect())
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -620,6 +656,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("REPORTS", names(Report::ALL.map(Report::name).to_vec())?)?;
     module.add("END_REASONS", names(EndReason::ALL.map(EndReason::name).to_vec())?)?;
     module.add("LAYERS", names(EncapLayer::ALL.iter().map(|layer| layer.name()).collect())?)?;
+    let undecoded: Vec<_> = (0..DecodeError::KINDS).map(DecodeError::kind_name).collect();
+    module.add("UNDECODED", PyTuple::new(py, undecoded)?)?;
+    module.add("NO_FLOW", names(NoFlow::NAMES.iter().filter_map(|name| name.strip_prefix("no_flow.")).collect())?)?;
     module.add("RULED_OUT", names(LookAlike::ALL.iter().map(|look_alike| look_alike.name()).collect())?)?;
     let kinds =
         fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;
@@ -630,6 +669,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<EvidenceKind>()?;
     module.add_class::<Classes>()?;
     module.add_class::<FlowBatch>()?;
+    module.add_class::<Interface>()?;
     module.add_class::<PrefixMap>()?;
     module.add_class::<Engine>()
 }

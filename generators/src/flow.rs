@@ -4,7 +4,7 @@
 use vpn_classifier_core::decode::{Packet, Transport, tcp_flags};
 use vpn_classifier_core::fingerprint::{Confidence, Protocol};
 use vpn_classifier_core::flow::shard::Routed;
-use vpn_classifier_core::flow::{FlowKey, KeyMode, Limits, Shard};
+use vpn_classifier_core::flow::{KeyMode, Limits, Shard};
 
 use crate::random::Random;
 use crate::stream::{Framing, Stream, Tap};
@@ -111,6 +111,7 @@ impl Flow {
     /// An empty table.
     pub fn new() -> Self {
         let limits = Limits {
+            key_mode: KeyMode::FiveTuple,
             min_confidence: Confidence::Possible,
             undecided: 1 << 16,
             attempts: 1 << 16,
@@ -433,19 +434,9 @@ impl Flow {
     fn deliver(&mut self, direction: u8, packet: Packet, payload: &[u8]) {
         self.number += 1;
         self.datagrams += 1;
-        let (key, from_low) = FlowKey::of(&packet, KeyMode::FiveTuple);
-        let pair = key.pair_hash(0);
-        let routed = Routed {
-            packet,
-            key,
-            hash: key.hash(pair),
-            pair,
-            from_low,
-            number: self.number,
-            time: self.time,
-            now: self.time,
-        };
-        self.shard.packet(&routed, payload, None);
+        let mut routed = Routed { packet, number: self.number, time: self.time, now: self.time, ..Routed::default() };
+        routed.route(KeyMode::FiveTuple);
+        self.shard.packet(&routed, || payload, None);
         if let Some(recorded) = &mut self.recorded {
             recorded.push(Sent {
                 time: self.time - self.beginning,

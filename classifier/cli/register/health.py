@@ -12,14 +12,16 @@ from classifier.cli.options import PolicyFile, RegisterPath, RulesDirectory
 HELP = """Say where the register needs care, before that becomes a flag.
 
 Without EVENTS: what is about to end, has been pending for longer than pending_term (policy.toml), or is
-missing from the last complete feed. With EVENTS, files that replay -o wrote, also: what has ended and is
-still seen, is never seen, is seen with a protocol that was not filed, and endpoints without an entry that
-many subscribers use (a new server of a licensed provider, a carrier's gateway). Counts come first.
+missing from the last complete feed. With EVENTS, files that replay or watch wrote, also: what has ended and
+is still seen, is never seen, is seen with a protocol that was not filed, and endpoints without an entry that
+many subscribers use (a new server of a licensed provider, a carrier's gateway). The daily ledgers of watch do
+as well, for months, but for the endpoints, which they do not name. Counts come first.
 
 \b
 Examples:
   vpn-classifier register health --rules rules/
   vpn-classifier register health events.jsonl --register register.db --policy policy.toml --within 30d
+  vpn-classifier register health events-ledger/2026-1*.jsonl --rules rules/
   vpn-classifier register health events.jsonl --rules rules/ --json | jq '.findings[].entry_id'
 
 \b
@@ -55,7 +57,7 @@ def command(
     from classifier.event_file import EventFiles
     from classifier.events import parse_time, rfc3339
     from classifier.policy_file import duration_ns
-    from classifier.register.health import Health, page, sighting_of, summary
+    from classifier.register.health import Health, noted_of, page, sighting_of, summary
     from classifier.rejudge import Flows, load_both
     from classifier.words import moment
 
@@ -64,11 +66,11 @@ def command(
         health = Health(known, judge)
         files = EventFiles(events or (), say)
         with progress_of(files):
-            flows = Flows(files)
+            flows = Flows(files, on_ledger=lambda line: health.note(noted_of(line.event["ledger"])))
             for told in flows:
                 if (sighting := sighting_of(told.facts)) is not None:
                     health.take(sighting)
-        if not flows.kept_all:
+        if not flows.kept_all and not health.noted:
             say("flows that pass may have been left out of these events: `never_seen` says too much")
         at_ns = time.time_ns() if at is None else parse_time(at)
         zone = judge.time_zone
@@ -84,6 +86,7 @@ def command(
                 "at": rfc3339(at_ns),
                 "register": {"source": known.source, "serial": known.serial},
                 "flows": health.flows,
+                "noted": health.noted,
                 "counts": counts,
                 "findings": [finding.item() for finding in found],
             }

@@ -27,7 +27,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::bpf::{Filter, Program};
-use super::{BLOCK, CaptureError, FrameBatch, FrameRef, LinkType, LiveCounters, PATIENCE, Reason, Source};
+use super::{
+    BLOCK, CaptureError, FrameBatch, FrameRef, InterfaceCounters, LinkType, LiveCounters, PATIENCE, Reason, Source,
+};
 
 /// The kernel hands over a block that is not full when it is this old.
 const BLOCK_MS: u32 = 10;
@@ -114,9 +116,9 @@ pub fn open(names: &[String], options: Options, filter: &Filter) -> Result<Box<d
         silent_since: None,
         idle: false,
         bytes: 0,
+        turns: 0,
         looked: Instant::now(),
         stopping: false,
-        counters: LiveCounters::default(),
     }))
 }
 
@@ -132,9 +134,9 @@ struct Taps {
     /// The last fill found nothing.
     idle: bool,
     bytes: u64,
+    turns: u64,
     looked: Instant,
     stopping: bool,
-    counters: LiveCounters,
 }
 
 impl Taps {
@@ -145,7 +147,7 @@ impl Taps {
             let place = self.next % self.taps.len();
             self.next = place + 1;
             let Some(tap) = self.taps.get_mut(place) else { break };
-            if tap.take(self.options.outgoing, batch, &mut filled, &mut self.counters.outgoing) {
+            if tap.take(self.options.outgoing, batch, &mut filled) {
                 sources |= 1 << (place % 64);
                 (any, without) = (true, 0);
             } else {
@@ -169,9 +171,9 @@ impl Taps {
         let failed: Vec<bool> = waiting.iter().map(|one| one.revents().contains(PollFlags::ERR)).collect();
         for (tap, failed) in self.taps.iter_mut().zip(failed) {
             // Reading the error takes it back, so that the next wait waits again. It is that the interface went down.
-            if failed && tap.ring.take_error().is_err() && tap.is_up {
-                tap.is_up = false;
-                self.counters.downs += 1;
+            if failed && tap.ring.take_error().is_err() && tap.counters.up {
+                tap.counters.up = false;
+                tap.counters.downs += 1;
             }
         }
         Ok(())
@@ -181,12 +183,9 @@ impl Taps {
     fn look(&mut self) {
         self.looked = Instant::now();
         for tap in &mut self.taps {
-            if let Ok(counted) = tap.ring.statistics() {
-                self.counters.received += u64::from(counted.tp_packets);
-                self.counters.dropped += u64::from(counted.tp_drops);
-                self.counters.freezes += u64::from(counted.tp_freeze_q_cnt);
-            }
-            if !tap.is_up && !self.stopping {
+            tap.count();
+            tap.lag = std::mem::replace(&mut tap.counters.lag, 0);
+            if !tap.counters.up && !self.stopping {
                 tap.look(&self.options, &self.filter);
             }
         }
@@ -196,6 +195,7 @@ impl Taps {
 impl Source for Taps {
     fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
         batch.clear();
+        self.turns += 1;
         let mut any = self.take(batch);
         if !any {
             self.wait().map_err(|error| CaptureError::from_io(&error, None))?;
@@ -225,13 +225,34 @@ impl Source for Taps {
         if !self.idle {
             return None;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        Some(i64::try_from(since.as_nanos()).ok()?.saturating_sub(LAG_NS))
+        Some(host_time()?.saturating_sub(LAG_NS))
     }
 
     fn live_counters(&self) -> Option<LiveCounters> {
-        let down = self.taps.iter().filter(|tap| !tap.is_up).count();
-        Some(LiveCounters { down: down as u64, ..self.counters })
+        let mut sum = LiveCounters::default();
+        for InterfaceCounters { received, dropped, outgoing, freezes, downs, up, .. } in
+            self.taps.iter().map(|tap| &tap.counters)
+        {
+            sum.received += received;
+            sum.dropped += dropped;
+            sum.outgoing += outgoing;
+            sum.freezes += freezes;
+            sum.downs += downs;
+            sum.down += u64::from(!up);
+        }
+        Some(sum)
+    }
+
+    fn interfaces(&mut self) -> Vec<InterfaceCounters> {
+        let one = |tap: &mut Tap| {
+            tap.count();
+            InterfaceCounters { lag: tap.counters.lag.max(tap.lag), ..tap.counters.clone() }
+        };
+        self.taps.iter_mut().map(one).collect()
+    }
+
+    fn turns(&self) -> Vec<u64> {
+        vec![self.turns]
     }
 
     fn stop(&mut self) -> bool {
@@ -254,7 +275,10 @@ struct Tap {
     linktype: LinkType,
     /// Sends to itself: each frame is seen going out and coming in.
     is_loopback: bool,
-    is_up: bool,
+    /// Its lag is that since the last look.
+    counters: InterfaceCounters,
+    /// The lag before that.
+    lag: u64,
 }
 
 impl Tap {
@@ -303,23 +327,47 @@ impl Tap {
             // It would be told once more.
             let _ = ring.take_error();
         }
-        Ok(Self { name: name.to_owned(), ring, linktype, is_loopback: hardware == libc::ARPHRD_LOOPBACK, is_up })
+        let counters = InterfaceCounters {
+            name: name.to_owned(),
+            up: is_up,
+            ring_bytes: u64::from(options.block_size) * u64::from(options.blocks),
+            ..InterfaceCounters::default()
+        };
+        let is_loopback = hardware == libc::ARPHRD_LOOPBACK;
+        Ok(Self { name: name.to_owned(), ring, linktype, is_loopback, counters, lag: 0 })
     }
 
     /// Takes the next block into the batch, if it is ready.
-    fn take(&mut self, outgoing: bool, batch: &mut FrameBatch, filled: &mut usize, ignored: &mut u64) -> bool {
+    fn take(&mut self, outgoing: bool, batch: &mut FrameBatch, filled: &mut usize) -> bool {
         let (linktype, keep_outgoing) = (self.linktype, outgoing && !self.is_loopback);
+        let counters = &mut self.counters;
         self.ring.with_block(|block| {
             // Every frame may get a tag.
             batch.reserve(*filled + block.len() + TAG * word(block, PACKETS) as usize);
+            let before = batch.frames.len();
+            let mut oldest = i64::MAX;
             for found in Frames::new(block) {
+                oldest = oldest.min(found.time);
                 if found.kind == libc::PACKET_OUTGOING && !keep_outgoing {
-                    *ignored += 1;
+                    counters.outgoing += 1;
                 } else {
                     append(batch, filled, &found, linktype);
                 }
             }
+            counters.delivered += (batch.frames.len() - before) as u64;
+            // A clock that was set back gives none.
+            let lag = host_time().and_then(|now| u64::try_from(now.saturating_sub(oldest)).ok());
+            counters.lag = counters.lag.max(lag.unwrap_or(0));
         })
+    }
+
+    /// Adds what the kernel has counted since it was asked last.
+    fn count(&mut self) {
+        if let Ok(counted) = self.ring.statistics() {
+            self.counters.received += u64::from(counted.tp_packets);
+            self.counters.dropped += u64::from(counted.tp_drops);
+            self.counters.freezes += u64::from(counted.tp_freeze_q_cnt);
+        }
     }
 
     /// Whether it is up again. One that was taken away and made anew is another one, and gets another ring.
@@ -327,11 +375,21 @@ impl Tap {
         let Some(index) = interface_index(&self.name) else { return };
         if self.ring.index == Some(index) && self.ring.is_bound_to(index) {
             // The kernel goes on with an interface that was only down.
-            self.is_up = is_up(self.ring.as_fd(), &self.name).unwrap_or(false);
+            self.counters.up = is_up(self.ring.as_fd(), &self.name).unwrap_or(false);
         } else if let Ok(again) = Self::open(&self.name, options, filter) {
-            *self = again;
+            let InterfaceCounters { received, delivered, outgoing, .. } = self.counters;
+            // What was still in the old ring goes with it.
+            let dropped = received - delivered - outgoing;
+            let counters = InterfaceCounters { up: again.counters.up, dropped, ..self.counters.clone() };
+            *self = Self { counters, ..again };
         }
     }
+}
+
+/// The host's time, in nanoseconds since 1970.
+fn host_time() -> Option<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok()
 }
 
 /// What a frame on such an interface starts with, as far as that is read here. The kernel's PPP hands IP over without

@@ -32,7 +32,7 @@ pub use linktype::LinkType;
 
 /// How much is asked of the operating system at once. Larger blocks fall out of the second-level cache before
 /// their frames are looked at, smaller ones cost more system calls.
-pub(crate) const BLOCK: usize = 1 << 20;
+pub(crate) const BLOCK: usize = 1 << 18;
 
 /// The longest captured length that is believed without the file's snaplen asking for more: libpcap's
 /// MAXIMUM_SNAPLEN. A longer record is far more often a damaged length than a frame.
@@ -93,6 +93,12 @@ impl FrameBatch {
         start.checked_add(frame.captured as usize).and_then(|end| self.data.get(start..end)).unwrap_or_default()
     }
 
+    /// Bytes of this batch's data; none where there are not as many.
+    #[inline]
+    pub(crate) fn at(&self, start: usize, length: usize) -> &[u8] {
+        self.data.get(start..).and_then(|rest| rest.get(..length)).unwrap_or_default()
+    }
+
     /// Forgets the frames and keeps the memory.
     pub fn clear(&mut self) {
         self.frames.clear();
@@ -136,6 +142,17 @@ pub trait Source: Send {
         None
     }
 
+    /// How often each thread that captures has looked for frames: one that hangs stops counting, one to which nothing
+    /// comes does not. Empty for a file.
+    fn turns(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// What each interface of a live capture counts, the kernel's numbers of this moment; nothing for a file.
+    fn interfaces(&mut self) -> Vec<InterfaceCounters> {
+        Vec::new()
+    }
+
     /// Asks for the end; whether frames that have arrived already are still to come, until `fill` gives `Ok(false)`.
     fn stop(&mut self) -> bool {
         false
@@ -158,6 +175,31 @@ pub struct LiveCounters {
     pub downs: u64,
     /// Interfaces that are down or gone now.
     pub down: u64,
+}
+
+/// Counters of one interface. Frames received are delivered, ignored as outgoing, dropped, or still in a ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    /// Its name.
+    pub name: String,
+    /// Frames that the kernel had for us, dropped ones included.
+    pub received: u64,
+    /// Frames taken out of its ring and handed on.
+    pub delivered: u64,
+    /// Frames for which its ring had no room.
+    pub dropped: u64,
+    /// Frames that this host sent itself: not handed on.
+    pub outgoing: u64,
+    /// How often its ring became full.
+    pub freezes: u64,
+    /// How often it went down or away.
+    pub downs: u64,
+    /// It is there, and up.
+    pub up: bool,
+    /// Size of its ring.
+    pub ring_bytes: u64,
+    /// Nanoseconds that a frame had waited in the ring when it was taken: the longest of the last second or two.
+    pub lag: u64,
 }
 
 /// Why a capture could not be read, or not any further.

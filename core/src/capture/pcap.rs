@@ -93,15 +93,18 @@ impl Format for Pcap {
                 return Ok(Parsed { consumed: 0, wanted: FILE_HEADER, what: "a pcap file header" });
             }
         };
-        let order = self.order;
+        let (order, unit) = (self.order, self.unit);
         let wanted = loop {
             let rest = &data[at..];
             let Some((bytes, rest)) = rest.split_first_chunk::<RECORD_HEADER>() else {
                 break RECORD_HEADER;
             };
             let [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, o0, o1, o2, o3] = *bytes;
-            let first = order.u32([c0, c1, c2, c3]);
-            let second = order.u32([o0, o1, o2, o3]);
+            let words = [[s0, s1, s2, s3], [f0, f1, f2, f3], [c0, c1, c2, c3], [o0, o1, o2, o3]];
+            let [seconds, subsecond, first, second] = match order {
+                ByteOrder::Little => words.map(u32::from_le_bytes),
+                ByteOrder::Big => words.map(u32::from_be_bytes),
+            };
             let (captured, original) = match header.lengths {
                 Lengths::CapturedFirst => (first, second),
                 Lengths::OriginalFirst => (second, first),
@@ -118,11 +121,9 @@ impl Format for Pcap {
                 break RECORD_HEADER + captured as usize;
             }
             // A subsecond field of more than a second is carried over, as every reader does.
-            let seconds = i64::from(order.u32([s0, s1, s2, s3]));
-            let subsecond = i64::from(order.u32([f0, f1, f2, f3]));
             at += RECORD_HEADER;
             frames.push(FrameRef {
-                time: seconds * 1_000_000_000 + subsecond * self.unit,
+                time: i64::from(seconds) * 1_000_000_000 + i64::from(subsecond) * unit,
                 offset: at as u32,
                 captured,
                 original: original.max(captured),

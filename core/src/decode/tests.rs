@@ -209,6 +209,8 @@ proptest::proptest! {
     fn a_plain_frame_in_one_look_is_as_its_headers_say(
         changes in proptest::collection::vec((0_usize..62, proptest::num::u8::ANY), 0..6),
         is_tcp: bool,
+        is_tagged: bool,
+        is_ipv6: bool,
         ports: (u16, u16),
         port in proptest::option::of(proptest::sample::select(vec![2152_u16, 4789, 4790, 6081, 8472, 4754, 6635])),
         length in 0_usize..62,
@@ -223,6 +225,16 @@ proptest::proptest! {
         }
         bytes[34..36].copy_from_slice(&ports.0.to_be_bytes());
         bytes[36..38].copy_from_slice(&port.unwrap_or(ports.1).to_be_bytes());
+        if is_ipv6 {
+            let length = (bytes.len() - 34) as u8;
+            let mut header = vec![0x60, 0, 0, 0, 0, length, bytes[23], 64];
+            header.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(2));
+            bytes.splice(14..34, header);
+            bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        }
+        if is_tagged {
+            bytes.splice(12..12, [0x81, 0x00, 0x20, 0x07]);
+        }
         for (at, value) in changes {
             bytes[at] = value;
         }

@@ -35,13 +35,27 @@ pub struct PacketClock {
 
 impl PacketClock {
     /// Time now; the epoch before the first packet.
+    #[inline]
     pub fn now(&self) -> i64 {
         self.now.unwrap_or(0)
     }
 
     /// Takes note of a packet's time and says whether the clock was set or moved. `flow` is the hash of its flow key,
     /// `None` for a frame that belongs to no flow.
+    #[inline]
     pub fn observe(&mut self, time: i64, flow: Option<u64>) -> bool {
+        match self.now {
+            // Most packets come a little after the one before.
+            Some(now) if self.is_set && time > now && time.wrapping_sub(now) as u64 <= HOUR as u64 => {
+                self.jump_packets = 0;
+                self.now = Some(time);
+                true
+            }
+            _ => self.observe_other(time, flow),
+        }
+    }
+
+    fn observe_other(&mut self, time: i64, flow: Option<u64>) -> bool {
         let Some(now) = self.now else {
             self.now = Some(time);
             return false;

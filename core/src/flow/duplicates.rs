@@ -20,42 +20,49 @@ const SETS: usize = 32;
 /// Packets of a set, the latest first; the oldest goes. One line of the cache.
 const WAYS: usize = 4;
 
-/// The packets of one shard that came lately: half of the identity, and the time.
-pub struct Recent(Box<[[(u32, u32); WAYS]; SETS]>);
+/// The packets of one shard that came lately: half of the identity above the time.
+pub struct Recent(Box<[[u64; WAYS]; SETS]>);
 
 impl Default for Recent {
     fn default() -> Self {
-        Self(Box::new([[(0, 0); WAYS]; SETS]))
+        Self(Box::new([[0; WAYS]; SETS]))
     }
 }
 
 impl Recent {
     /// Whether this packet has come before, within the window.
-    pub fn has_seen(&mut self, routed: &Routed, payload: &[u8]) -> bool {
+    #[inline]
+    pub fn has_seen<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8]) -> bool {
         let packet = &routed.packet;
-        let is_bare = packet.payload_length == 0 && packet.tcp_flags & (flags::SYN | flags::FIN | flags::RST) == 0;
-        if packet.transport == Transport::Tcp && packet.identification == 0 && is_bare {
+        if packet.payload_length == 0
+            && packet.transport == Transport::Tcp
+            && packet.identification == 0
+            && packet.tcp_flags & (flags::SYN | flags::FIN | flags::RST) == 0
+        {
             return false;
         }
         let identity = identity(routed, payload);
         let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
         let set = &mut self.0[identity as usize % SETS];
-        let known = set.iter().position(|&(other, at)| other == half && now.wrapping_sub(at) <= WINDOW);
-        set.copy_within(..known.unwrap_or(WAYS - 1), 1);
-        set[0] = (half, now);
-        known.is_some()
+        let is_same = |known: u64| (known >> 32) as u32 == half && now.wrapping_sub(known as u32) <= WINDOW;
+        let [first, second, third, fourth] = *set;
+        let is_known = is_same(first) || is_same(second) || is_same(third) || is_same(fourth);
+        *set = [u64::from(half) << 32 | u64::from(now), first, second, third];
+        is_known
     }
 
     /// Another capture begins.
     pub fn clear(&mut self) {
-        self.0.fill([(0, 0); WAYS]);
+        self.0.fill([0; WAYS]);
     }
 }
 
-fn identity(routed: &Routed, payload: &[u8]) -> u64 {
+#[inline]
+fn identity<'a>(routed: &Routed, payload: impl Fn() -> &'a [u8]) -> u64 {
     let packet = &routed.packet;
     let mut content = u64::from(packet.tcp_sequence) << 32;
     if packet.checksum == 0 {
+        let payload = payload();
         let word = |at: usize| payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
         content ^= u64::from_le_bytes(word(0)) ^ u64::from_le_bytes(word(8)).rotate_left(17);
     }
@@ -66,7 +73,7 @@ fn identity(routed: &Routed, payload: &[u8]) -> u64 {
         | u64::from(packet.checksum) << 32
         | u64::from(packet.ip_length as u16) << 16
         | u64::from(routed.from_low);
-    mix(mix(routed.hash, numbers), content)
+    mix(routed.hash ^ content, numbers)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl DatagramKey {
             source: packet.source,
             destination: packet.destination,
             id: fragment.id,
-            scope: routed.key.scope,
+            scope: routed.scope,
             protocol: fragment.protocol,
             ip_version: packet.ip_version,
         })

@@ -5,7 +5,9 @@ pub mod community_id;
 mod duplicates;
 mod fragments;
 mod hash;
+mod index;
 pub mod key;
+mod layers;
 pub mod record;
 pub mod shard;
 mod table;
@@ -13,7 +15,7 @@ mod wheel;
 
 pub use clock::PacketClock;
 pub use fragments::FragmentCounters;
-pub use hash::{bytes as hash_bytes, mix};
+pub use hash::{SEED, bytes as hash_bytes, mix};
 pub use key::{FlowKey, KeyMode};
 pub use record::{EndReason, FlowReport, Report};
 pub use shard::{Limits, SHARDS, Shard, ShardCounters};

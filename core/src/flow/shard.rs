@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::FlowKey;
 use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
+use super::key::{self, FlowKey, KeyMode};
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
+use super::wheel::Links;
 use crate::decode::{Packet, Transport, tcp_flags};
 use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol};
 
@@ -32,6 +33,8 @@ const SESSIONS_OF_A_PAIR: usize = 8;
 /// Settings of a shard: its share of the engine's.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// What tells flows apart.
+    pub key_mode: KeyMode,
     /// Least confidence that is reported.
     pub min_confidence: Confidence,
     /// Undecided flows.
@@ -76,6 +79,8 @@ pub struct ShardCounters {
     pub evicted_attempts: u64,
     /// Recognised flows not reported because their pool was full.
     pub unreported: u64,
+    /// Packets that found no room.
+    pub refused: u64,
     /// Clear L2TP control connections begun (SCCRQ seen): counted, never reported.
     pub clear_l2tp: u64,
     /// Packets that came twice, and how many of them were ignored.
@@ -96,6 +101,7 @@ impl ShardCounters {
         self.evicted_undecided += other.evicted_undecided;
         self.evicted_attempts += other.evicted_attempts;
         self.unreported += other.unreported;
+        self.refused += other.refused;
         self.clear_l2tp += other.clear_l2tp;
         for (sum, value) in self.duplicates.iter_mut().zip(other.duplicates) {
             *sum += value;
@@ -109,9 +115,9 @@ impl ShardCounters {
 pub struct Routed {
     /// What was decoded.
     pub packet: Packet,
-    /// Its flow key.
-    pub key: FlowKey,
-    /// Hash of the key.
+    /// Of the flow's key, what is not in the packet: see [`KeyMode`].
+    pub scope: u32,
+    /// Hash of the flow's key.
     pub hash: u64,
     /// Hash of the host pair.
     pub pair: u64,
@@ -123,6 +129,21 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
+}
+
+impl Routed {
+    /// Sets what follows from the packet.
+    #[inline]
+    pub fn route(&mut self, mode: KeyMode) {
+        let packet = &self.packet;
+        self.scope = if mode == KeyMode::FiveTuple { 0 } else { mode.scope(packet.vlans, packet.path) };
+        (self.pair, self.hash, self.from_low) = key::hashes(packet, self.scope);
+    }
+
+    /// The key of its flow.
+    pub fn key(&self) -> FlowKey {
+        FlowKey::of(&self.packet, self.scope).0
+    }
 }
 
 /// What a packet added to its flow's counts.
@@ -215,8 +236,8 @@ impl Shard {
             number,
             fragments: Fragments::new(limits.fragmented),
             recent: Recent::default(),
+            table: Table::new(limits.key_mode),
             limits,
-            table: Table::default(),
             counters: ShardCounters::default(),
             pairs: BTreeMap::new(),
             attempts: VecDeque::new(),
@@ -270,9 +291,9 @@ impl Shard {
             let deadline = deadline(self.table.flow(slot));
             if now > deadline {
                 let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
-                self.end(slot, false, number, now, reason);
-            } else {
-                self.table.put_back(slot, deadline);
+                self.end(slot, number, now, reason);
+            } else if self.table.flow(slot).pool() != Pool::Undecided {
+                self.table.schedule(slot, deadline);
             }
         }
         self.due = due;
@@ -280,7 +301,7 @@ impl Shard {
 
     /// Reports every reported flow that still runs: what others make of it may have changed.
     pub fn review(&mut self, number: u64, now: i64) {
-        for slot in self.table.slots() {
+        for slot in self.table.tracked() {
             self.push_report(slot, Report::Milestone, number, now, None);
         }
     }
@@ -289,7 +310,7 @@ impl Shard {
     pub fn set_milestones(&mut self, limits: &Limits) {
         self.limits.packet_milestones.clone_from(&limits.packet_milestones);
         self.limits.duration_milestones.clone_from(&limits.duration_milestones);
-        for slot in self.table.slots() {
+        for slot in self.table.tracked() {
             let flow = self.table.flow_mut(slot);
             let duration = flow.seen.saturating_sub(flow.start);
             if let Some(tracked) = flow.tracked.as_mut() {
@@ -303,32 +324,64 @@ impl Shard {
         let mut given_up = Vec::new();
         self.fragments.finish(&mut given_up);
         self.look_at_given_up(given_up, number, now);
-        for slot in self.table.slots() {
+        for slot in self.table.tracked() {
             let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
-            self.end(slot, true, number, now, reason);
+            self.push_report(slot, Report::Ended, number, now, Some(reason));
         }
         self.table.clear();
         self.pairs.clear();
         self.attempts.clear();
+        self.counters.active = [0; 3];
     }
 
     /// The slot of a packet's flow now, a hint for [`Self::packet`].
     pub fn find(&self, routed: &Routed) -> Option<u32> {
-        self.table.find(routed.hash, &routed.key)
+        self.table.find(routed)
     }
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow was.
-    pub fn packet(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
-        if self.recent.has_seen(routed, payload) {
+    #[inline]
+    pub fn packet<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8], hint: Option<u32>) {
+        if self.recent.has_seen(routed, &payload) {
             self.counters.duplicates[0] += 1;
             if self.limits.remove_duplicates {
                 self.counters.duplicates[1] += 1;
                 return;
             }
         }
+        if !hint.is_some_and(|slot| self.pass(slot, routed)) {
+            self.packet_in_full(routed, payload(), hint);
+        }
+    }
+
+    /// Counts a segment in which nothing is looked for, of a flow that goes on: most packets. False when it is another
+    /// packet, and nothing was done.
+    #[inline]
+    fn pass(&mut self, slot: u32, routed: &Routed) -> bool {
+        let packet = &routed.packet;
+        let Some(flow) = self.table.at(slot, routed) else { return false };
+        let own = direction(flow, routed);
+        let is_idle = routed.now.wrapping_sub(flow.seen) as u64 > SHORTEST_TIMEOUT as u64;
+        let ends = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) != 0;
+        if is_idle || ends || packet.fragment.is_some() || flow.closing() != 0 || flow.tracked.is_some() {
+            return false;
+        }
+        let Track::Stream(segments) = &flow.track else { return false };
+        if packet.payload_length > 0 && segments.looked[own & 1] <= SEGMENTS_LOOKED_AT || segments.resync.is_some() {
+            return false;
+        }
+        self.counters.packets += 1;
+        flow.count(own, 1, u64::from(packet.ip_length));
+        flow.end = flow.end.max(routed.time);
+        flow.seen = routed.now;
+        true
+    }
+
+    /// A packet, whatever it is.
+    fn packet_in_full(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
         match routed.packet.fragment {
             None => {
-                let slot = self.slot(routed, hint);
+                let Some(slot) = self.slot(routed, hint) else { return self.refuse() };
                 let first_of_direction = self.count(slot, routed, 1, u64::from(routed.packet.ip_length));
                 self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
             }
@@ -339,7 +392,7 @@ impl Shard {
 
     /// The first fragment of a datagram: the packet of its flow.
     fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
-        let slot = self.slot(routed, None);
+        let Some(slot) = self.slot(routed, None) else { return self.refuse() };
         let packet = &routed.packet;
         let hold = (packet.transport == Transport::Udp && fingerprint::needs_all(&flow_packet(routed, payload, 0)))
             .then_some((UDP_HEADER, payload));
@@ -388,7 +441,7 @@ impl Shard {
         let number = message.first.number;
         let mut routed = Routed { number: by.number, now: by.now, ..message.first };
         routed.packet.payload_captured = message.payload.len() as u32;
-        if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+        if let Some(slot) = self.table.find(&routed) {
             self.look(slot, &routed, &message.payload, number, counted);
         }
     }
@@ -397,10 +450,15 @@ impl Shard {
     fn look_at_given_up(&mut self, given_up: Vec<Message>, number: u64, now: i64) {
         for message in given_up {
             let routed = Routed { number, now, ..message.first };
-            if let Some(slot) = self.table.find(routed.hash, &routed.key) {
+            if let Some(slot) = self.table.find(&routed) {
                 self.look(slot, &routed, &message.payload, message.first.number, Counted::default());
             }
         }
+    }
+
+    /// No more flows can be told apart: the bounds of the pools are lower, so this is not to be seen.
+    fn refuse(&mut self) {
+        self.counters.refused += 1;
     }
 
     /// Counts packets of a flow; whether they are the first of their direction.
@@ -409,9 +467,7 @@ impl Shard {
         let flow = self.table.flow_mut(slot);
         // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
         let own = direction(flow, routed);
-        let first_of_direction = flow.packets[own] == 0;
-        flow.packets[own] += packets;
-        flow.bytes[own] += octets;
+        let first_of_direction = flow.count(own, u32::try_from(packets).unwrap_or(u32::MAX), octets);
         flow.end = flow.end.max(routed.time);
         flow.seen = routed.now;
         first_of_direction
@@ -494,6 +550,8 @@ impl Shard {
                 generation: self.generation,
                 next_update: 0,
                 durations: 0,
+                links: Links::default(),
+                more_packets: [0; 2],
             }));
         }
         if let Some(tracked) = flow.tracked.as_mut() {
@@ -509,48 +567,32 @@ impl Shard {
     }
 
     /// The slot of a packet's flow, which begins where there is none.
-    fn slot(&mut self, routed: &Routed, hint: Option<u32>) -> u32 {
-        let hint = hint.filter(|&slot| self.table.is_at(slot, &routed.key));
-        if let Some(slot) = hint.or_else(|| self.table.find(routed.hash, &routed.key)) {
+    fn slot(&mut self, routed: &Routed, hint: Option<u32>) -> Option<u32> {
+        let hint = hint.filter(|&slot| self.table.is_at(slot, routed));
+        if let Some(slot) = hint.or_else(|| self.table.find(routed)) {
             let flow = self.table.flow(slot);
-            if flow.closing == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
-                return slot;
+            if flow.closing() == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
+                return Some(slot);
             }
             // Half closed, too: of many streams one direction alone is seen.
             let reopened =
-                flow.closing != 0 && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+                flow.closing() != 0 && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
             if routed.now <= deadline(flow) && !reopened {
-                return slot;
+                return Some(slot);
             }
             let reason = if flow.closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
-            self.end(slot, true, routed.number, routed.now, reason);
+            self.end(slot, routed.number, routed.now, reason);
         }
         if self.counters.active[Pool::Undecided as usize] as usize >= self.limits.undecided
             && let Some(victim) = self.table.undecided_victim()
         {
             self.counters.evicted_undecided += 1;
-            self.end(victim, true, routed.number, routed.now, EndReason::LackOfResources);
+            self.end(victim, routed.number, routed.now, EndReason::LackOfResources);
         }
+        let slot = self.table.insert(routed)?;
         self.counters.created += 1;
         self.counters.active[Pool::Undecided as usize] += 1;
-        let flow = Flow {
-            key: routed.key,
-            hash: routed.hash,
-            first_number: routed.number,
-            start: routed.time,
-            end: routed.time,
-            seen: routed.now,
-            path: routed.packet.path,
-            vlans: routed.packet.vlans,
-            first_is_low: routed.from_low,
-            track: match routed.packet.transport {
-                Transport::Tcp => Track::Stream(Segments::default()),
-                _ => Track::default(),
-            },
-            ..Flow::default()
-        };
-        let first_deadline = deadline(&flow);
-        self.table.insert(flow, first_deadline)
+        Some(slot)
     }
 
     /// Reports what a packet brought about.
@@ -604,7 +646,7 @@ impl Shard {
     fn due_report(&self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
         let flow = self.table.flow(slot);
         let tracked = flow.tracked.as_ref()?;
-        let packets = flow.packets[0] + flow.packets[1];
+        let packets = flow.packets().iter().sum::<u64>();
         let next_duration = self.limits.duration_milestones.get(usize::from(tracked.durations));
         let before = packets - counted.packets;
         if self.limits.packet_milestones.iter().any(|wanted| (before + 1..=packets).contains(wanted))
@@ -620,7 +662,7 @@ impl Shard {
     fn enter_pool(&mut self, slot: u32, phase: Phase, routed: &Routed) -> bool {
         let wanted = if phase == Phase::Attempt { Pool::Attempt } else { Pool::Recognised };
         let flow = self.table.flow(slot);
-        let pool = flow.pool;
+        let pool = flow.pool();
         if pool == wanted || pool == Pool::Recognised {
             return true;
         }
@@ -640,7 +682,11 @@ impl Shard {
             }
         }
         let flow = self.table.flow_mut(slot);
-        flow.pool = wanted;
+        flow.set_pool(wanted);
+        if pool == Pool::Undecided {
+            let first_deadline = deadline(flow);
+            self.table.schedule(slot, first_deadline);
+        }
         self.counters.active[pool as usize] -= 1;
         self.counters.active[wanted as usize] += 1;
         true
@@ -648,7 +694,7 @@ impl Shard {
 
     fn is_attempt(&self, slot: u32, generation: u32) -> bool {
         let flow = self.table.flow(slot);
-        flow.pool == Pool::Attempt && flow.tracked.as_ref().is_some_and(|tracked| tracked.generation == generation)
+        flow.pool() == Pool::Attempt && flow.tracked.as_ref().is_some_and(|tracked| tracked.generation == generation)
     }
 
     fn forget_stale_attempts(&mut self) {
@@ -661,7 +707,7 @@ impl Shard {
         while let Some((slot, generation)) = self.attempts.pop_front() {
             if self.is_attempt(slot, generation) {
                 self.counters.evicted_attempts += 1;
-                self.end(slot, true, routed.number, routed.now, EndReason::LackOfResources);
+                self.end(slot, routed.number, routed.now, EndReason::LackOfResources);
                 return;
             }
         }
@@ -676,12 +722,12 @@ impl Shard {
             }
             _ => return,
         }
-        let first_is_low = self.table.flow(slot).first_is_low;
+        let first_is_low = self.table.flow(slot).first_is_low();
         let pair = self.pairs.entry(routed.pair).or_default();
         if pair.slots.len() >= FLOWS_OF_A_PAIR && !pair.slots.contains(&slot) {
             // Openings that nobody answered make room.
             let table = &self.table;
-            pair.slots.retain(|&known| table.flow(known).pool != Pool::Attempt);
+            pair.slots.retain(|&known| table.flow(known).pool() != Pool::Attempt);
         }
         let newcomer = !pair.slots.contains(&slot) && pair.slots.len() < FLOWS_OF_A_PAIR;
         if newcomer {
@@ -694,7 +740,7 @@ impl Shard {
         for slot in pair.slots.clone() {
             let Some(pair) = self.pairs.get(&routed.pair) else { return };
             let Some(flow) = self.table.get_mut(slot) else { continue };
-            let first_is_low = flow.first_is_low;
+            let first_is_low = flow.first_is_low();
             let Some(tracked) = flow.tracked.as_mut() else { continue };
             let Some(facts) = tracked.candidate.pair_facts() else { continue };
             let session = pair.session(facts.spi);
@@ -714,24 +760,22 @@ impl Shard {
 
     /// Closed streams linger for a moment, for what is still on its way.
     fn close_if_ended(&mut self, slot: u32, now: i64) {
-        let flow = self.table.flow(slot);
-        if flow.closing != 0 && flow.closed() && flow.seen == now && flow.closing & 8 == 0 {
-            let first_deadline = deadline(flow);
-            self.table.flow_mut(slot).closing |= 8;
-            self.table.reschedule(slot, first_deadline);
+        let flow = self.table.flow_mut(slot);
+        if flow.closing() != 0 && flow.closed() && flow.seen == now && flow.closing() & 8 == 0 {
+            flow.note_closing(8);
+            if flow.pool() != Pool::Undecided {
+                let first_deadline = deadline(flow);
+                self.table.schedule(slot, first_deadline);
+            }
         }
     }
 
     /// Takes a flow out, and reports its end if it had been reported.
-    fn end(&mut self, slot: u32, linked: bool, number: u64, now: i64, reason: EndReason) {
-        let reported = self.table.flow(slot).tracked.as_ref().is_some_and(|tracked| tracked.reported.is_some());
-        if reported {
-            self.push_report(slot, Report::Ended, number, now, Some(reason));
-        }
-        let flow = self.table.remove(slot, linked);
-        self.counters.active[flow.pool as usize] -= 1;
-        if flow.tracked.is_some() {
-            let pair = flow.key.pair_hash(0);
+    fn end(&mut self, slot: u32, number: u64, now: i64, reason: EndReason) {
+        self.push_report(slot, Report::Ended, number, now, Some(reason));
+        self.counters.active[self.table.flow(slot).pool() as usize] -= 1;
+        if self.table.flow(slot).tracked.is_some() {
+            let pair = self.table.key(slot).pair_hash();
             if let Some(members) = self.pairs.get_mut(&pair) {
                 members.slots.retain(|&member| member != slot);
                 if members.slots.is_empty() {
@@ -739,28 +783,31 @@ impl Shard {
                 }
             }
         }
+        self.table.remove(slot);
     }
 
     fn push_report(&mut self, slot: u32, report: Report, number: u64, now: i64, end_reason: Option<EndReason>) {
         let flow = self.table.flow(slot);
         let Some(tracked) = flow.tracked.as_ref() else { return };
         let Some((protocol, finding)) = tracked.reported else { return };
+        let key = self.table.key(slot);
+        let (vlans, path) = self.table.layers(slot);
         self.reports.push(FlowReport {
             report,
             number,
             time: now,
-            flow_id: flow_id(self.chain, flow),
+            flow_id: flow_id(self.chain, &key, flow.first_number),
             handle: u64::from(tracked.generation) << 32 | u64::from(slot) << 6 | self.number as u64,
             tag: tracked.tag,
-            key: flow.key,
-            first_is_low: flow.first_is_low,
-            vlans: flow.vlans,
-            path: flow.path,
+            key,
+            first_is_low: flow.first_is_low(),
+            vlans,
+            path,
             protocol,
             finding,
             evidence: tracked.candidate.evidence().clone(),
             via_proxy: matches!(&flow.track, Track::Stream(segments) if segments.via_proxy),
-            packets: flow.packets,
+            packets: flow.packets(),
             bytes: flow.bytes,
             start: flow.start,
             end: flow.end,
@@ -770,8 +817,8 @@ impl Shard {
 }
 
 /// 63 bits that name a flow: the capture, the key and the number of its first packet.
-fn flow_id(chain: u64, flow: &Flow) -> u64 {
-    mix(mix(chain, flow.key.hash(flow.key.pair_hash(0))), flow.first_number) >> 1
+fn flow_id(chain: u64, key: &FlowKey, first_number: u64) -> u64 {
+    mix(mix(chain, key.hash(key.pair_hash())), first_number) >> 1
 }
 
 /// When a flow ends if nothing comes: idle timeouts by what is known of it.
@@ -779,10 +826,10 @@ fn deadline(flow: &Flow) -> i64 {
     let seconds = if flow.closed() {
         10
     } else {
-        match (flow.pool, flow.tracked.as_ref().and_then(|tracked| tracked.reported)) {
+        match (flow.pool(), flow.tracked.as_ref().and_then(|tracked| tracked.reported)) {
             (Pool::Undecided, _) | (_, None) => SHORTEST_TIMEOUT / SECOND,
             (_, Some((Protocol::Ipsec, _))) => 3600,
-            _ if flow.key.transport == Transport::Tcp => 1800,
+            _ if flow.is_stream() => 1800,
             _ => 600,
         }
     };
@@ -791,7 +838,7 @@ fn deadline(flow: &Flow) -> i64 {
 
 /// Which end of a flow a packet came from: 0 the sender of its first packet.
 fn direction(flow: &Flow, routed: &Routed) -> usize {
-    usize::from(routed.from_low != flow.first_is_low)
+    usize::from(routed.from_low != flow.first_is_low())
 }
 
 /// A packet as fingerprints see it.
@@ -820,6 +867,7 @@ fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
     let is_known = flow.tracked.is_some();
     let Track::Stream(segments) = &mut flow.track else { return false };
     let flags = packet.tcp_flags;
+    let mut closing = 0;
     if flags & tcp_flags::SYN != 0 {
         // Data may come with the SYN (RFC 7413), and begins behind it. Another number is another stream.
         let start = Some(packet.tcp_sequence.wrapping_add(1));
@@ -831,15 +879,17 @@ fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
         }
     }
     if flags & tcp_flags::FIN != 0 {
-        flow.closing |= 1 << own;
+        closing |= 1 << own;
     }
     if flags & tcp_flags::RST != 0 {
-        flow.closing |= 4;
+        closing |= 4;
     }
     if packet.payload_length > 0 {
         segments.looked[own] = segments.looked[own].saturating_add(1);
     }
-    flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence)
+    let begins = flags & tcp_flags::SYN == 0 && segments.start[own] == Some(packet.tcp_sequence);
+    flow.note_closing(closing);
+    begins
 }
 
 /// A clear L2TP Start-Control-Connection-Request (RFC 2661, 3.1, 4.4.1, 6.1): T, L and S set, version 2, its own

@@ -1,10 +1,16 @@
-//! One shard's table: flows in a slab, found by a hash index, timed out by a wheel.
+//! One shard's table: flows in a slab, found by a hash index. Those that were reported are timed out by a wheel; the
+//! others, of which there are many and whose end nobody is told of, by a look at some of them every second.
+//!
+//! The rule a reader would get wrong: whether an undecided flow is over is for its next packet to say, by its deadline; it
+//! may lie here for some time after that.
 
-use super::FlowKey;
+use super::index::{self, Index};
+use super::layers::{Layers, LayersId};
+use super::shard::Routed;
 use super::wheel::{Linked, Links, Wheel};
-use crate::decode::{Path, Vlans};
+use super::{FlowKey, KeyMode};
+use crate::decode::{Packet, Path, Transport, Vlans};
 use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
-use hashbrown::HashTable;
 
 /// Which bound a flow counts against.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -136,86 +142,209 @@ pub struct Tracked {
     pub next_update: i64,
     /// Durations already passed, of those asked for.
     pub durations: u8,
+    /// Its place in the wheel, once it is in a pool other than that of the undecided.
+    pub links: Links,
+    /// Packets by direction beyond those that [`Flow`] counts.
+    pub more_packets: [u64; 2],
 }
 
-/// A flow.
+/// A flow. What every packet needs comes first, in one line of the cache.
 #[derive(Default)]
+#[repr(C)]
 pub struct Flow {
-    /// Its place in the wheel.
-    pub links: Links,
-    /// Its key.
-    pub key: FlowKey,
-    /// Hash of the key.
-    pub hash: u64,
-    /// Number of its first frame, from 1; 0 marks an empty slot.
-    pub first_number: u64,
-    /// Time of its first packet.
-    pub start: i64,
-    /// Latest packet time.
-    pub end: i64,
+    low: [u8; 16],
+    high: [u8; 16],
+    low_port: u16,
+    high_port: u16,
+    /// Transport protocol and, in the top bit, IP version 6.
+    kind: u8,
+    state: u8,
+    layers: LayersId,
     /// Packet clock at its latest packet.
     pub seen: i64,
-    /// Packets by direction.
-    pub packets: [u64; 2],
+    /// Packets by direction; [`Self::packets`] has them all.
+    packets: [u32; 2],
+    /// Fingerprints' state, and what was reported.
+    pub tracked: Option<Box<Tracked>>,
     /// Octets by direction.
     pub bytes: [u64; 2],
-    /// Layers of the first packet.
-    pub path: Path,
-    /// VLAN ids of the first packet.
-    pub vlans: Vlans,
-    /// The first packet came from the key's `low` end.
-    pub first_is_low: bool,
-    /// TCP: FIN by direction (bits 0 and 1), RST (bit 2).
-    pub closing: u8,
-    /// Which bound it counts against.
-    pub pool: Pool,
+    /// Latest packet time.
+    pub end: i64,
+    /// Time of its first packet.
+    pub start: i64,
+    /// Number of its first frame, from 1; 0 marks an empty slot.
+    pub first_number: u64,
     /// What fingerprints need before any of them keeps state.
     pub track: Track,
-    /// Their state.
-    pub tracked: Option<Box<Tracked>>,
 }
 
+/// Of [`Flow`]'s state: TCP's FIN by direction (bits 0 and 1), RST (bit 2), its end has been scheduled (bit 3).
+const CLOSING: u8 = 0x0f;
+/// Its pool.
+const POOL: u8 = 0x30;
+const POOL_AT: u32 = 4;
+/// The first packet came from the key's `low` end.
+const FIRST_IS_LOW: u8 = 0x40;
+
 impl Linked for Flow {
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
+    fn links(&mut self) -> Option<&mut Links> {
+        self.tracked.as_mut().map(|tracked| &mut tracked.links)
     }
+}
+
+#[inline]
+fn kind(packet: &Packet) -> u8 {
+    packet.transport as u8 | u8::from(packet.ip_version != 4) << 7
 }
 
 impl Flow {
     /// The stream has been closed by both ends, or reset.
+    #[inline]
     pub fn closed(&self) -> bool {
-        self.closing & 3 == 3 || self.closing & 4 != 0
+        self.state & 3 == 3 || self.state & 4 != 0
+    }
+
+    /// What was seen of its end: FIN by direction (bits 0 and 1), RST (bit 2); bit 3 is the caller's.
+    #[inline]
+    pub fn closing(&self) -> u8 {
+        self.state & CLOSING
+    }
+
+    /// Notes more of these.
+    #[inline]
+    pub fn note_closing(&mut self, bits: u8) {
+        self.state |= bits & CLOSING;
+    }
+
+    /// Which bound it counts against.
+    #[inline]
+    pub fn pool(&self) -> Pool {
+        match (self.state & POOL) >> POOL_AT {
+            0 => Pool::Undecided,
+            1 => Pool::Attempt,
+            _ => Pool::Recognised,
+        }
+    }
+
+    /// Counts it against another bound.
+    pub fn set_pool(&mut self, pool: Pool) {
+        self.state = self.state & !POOL | (pool as u8) << POOL_AT;
+    }
+
+    /// The first packet came from the key's `low` end.
+    #[inline]
+    pub fn first_is_low(&self) -> bool {
+        self.state & FIRST_IS_LOW != 0
+    }
+
+    /// TCP.
+    #[inline]
+    pub fn is_stream(&self) -> bool {
+        self.kind & 0x7f == Transport::Tcp as u8
+    }
+
+    /// Packets by direction. An undecided flow stops counting at four thousand million.
+    #[inline]
+    pub fn packets(&self) -> [u64; 2] {
+        let more = self.tracked.as_ref().map_or([0; 2], |tracked| tracked.more_packets);
+        [u64::from(self.packets[0]) + more[0], u64::from(self.packets[1]) + more[1]]
+    }
+
+    /// Counts packets of a direction; whether they are its first.
+    #[inline]
+    pub fn count(&mut self, own: usize, packets: u32, octets: u64) -> bool {
+        let own = own & 1;
+        let before = self.packets[own];
+        self.bytes[own] += octets;
+        self.packets[own] = match (before.checked_add(packets), &mut self.tracked) {
+            (Some(sum), _) => sum,
+            (None, Some(tracked)) => {
+                tracked.more_packets[own] += u64::from(before);
+                packets
+            }
+            (None, None) => u32::MAX,
+        };
+        before == 0
     }
 }
 
 /// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts.
-#[derive(Default)]
 pub struct Table {
     flows: Vec<Flow>,
+    index: Index,
+    mode: KeyMode,
+    layers: Layers,
     free: Vec<u32>,
-    index: HashTable<u32>,
     wheel: Wheel,
     /// Where eviction looks next.
     hand: usize,
+    /// Where idle flows are looked for next.
+    broom: usize,
 }
 
+/// Every flow is looked at once in so many seconds.
+const SWEEP_SECONDS: usize = 32;
+
 impl Table {
-    /// The slot of a key.
-    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<u32> {
-        self.index.find(hash, |&slot| self.flows[slot as usize].key == *key).copied()
+    /// An empty table.
+    pub fn new(mode: KeyMode) -> Self {
+        Self {
+            flows: Vec::new(),
+            index: Index::default(),
+            mode,
+            layers: Layers::default(),
+            free: Vec::new(),
+            wheel: Wheel::default(),
+            hand: 0,
+            broom: 0,
+        }
     }
 
-    /// Whether the flow of a key is in this slot.
-    pub fn is_at(&self, slot: u32, key: &FlowKey) -> bool {
-        self.flows.get(slot as usize).is_some_and(|flow| flow.first_number != 0 && flow.key == *key)
+    /// The slot of a packet's flow.
+    #[inline]
+    pub fn find(&self, routed: &Routed) -> Option<u32> {
+        self.index.find(routed.hash, |slot| self.is_at(slot, routed))
+    }
+
+    /// Whether a packet's flow is in this slot.
+    #[inline]
+    pub fn is_at(&self, slot: u32, routed: &Routed) -> bool {
+        self.flows.get(slot as usize).is_some_and(|flow| self.is_of(flow, routed))
+    }
+
+    /// A packet's flow, if it is in this slot.
+    #[inline]
+    pub fn at(&mut self, slot: u32, routed: &Routed) -> Option<&mut Flow> {
+        let is_it = self.is_at(slot, routed);
+        self.flows.get_mut(slot as usize).filter(|_| is_it)
+    }
+
+    /// A slot that is free has no key: its kind is 0.
+    #[inline]
+    fn is_of(&self, flow: &Flow, routed: &Routed) -> bool {
+        let packet = &routed.packet;
+        let source = (&packet.source, packet.source_port);
+        let destination = (&packet.destination, packet.destination_port);
+        let (low, high) = if routed.from_low { (source, destination) } else { (destination, source) };
+        let word = |address: &[u8; 16]| u128::from_ne_bytes(*address);
+        let addresses = (word(&flow.low) ^ word(low.0)) | (word(&flow.high) ^ word(high.0));
+        let others = (flow.low_port ^ low.1) | (flow.high_port ^ high.1) | u16::from(flow.kind ^ kind(packet));
+        addresses == 0 && others == 0 && (self.mode == KeyMode::FiveTuple || self.scope(flow) == routed.scope)
+    }
+
+    fn scope(&self, flow: &Flow) -> u32 {
+        let (vlans, path) = self.layers.get(flow.layers);
+        self.mode.scope(vlans, path)
     }
 
     /// The flow in a slot.
+    #[inline]
     pub fn flow(&self, slot: u32) -> &Flow {
         &self.flows[slot as usize]
     }
 
     /// The flow in a slot.
+    #[inline]
     pub fn flow_mut(&mut self, slot: u32) -> &mut Flow {
         &mut self.flows[slot as usize]
     }
@@ -225,67 +354,125 @@ impl Table {
         self.flows.get_mut(slot as usize).filter(|flow| flow.first_number != 0)
     }
 
-    /// Adds a flow whose first look is due at `deadline`.
-    pub fn insert(&mut self, flow: Flow, deadline: i64) -> u32 {
-        let hash = flow.hash;
+    /// The key of the flow in a slot.
+    pub fn key(&self, slot: u32) -> FlowKey {
+        self.key_of(self.flow(slot))
+    }
+
+    fn key_of(&self, flow: &Flow) -> FlowKey {
+        FlowKey {
+            low: flow.low,
+            high: flow.high,
+            low_port: flow.low_port,
+            high_port: flow.high_port,
+            transport: match flow.kind & 0x7f {
+                6 => Transport::Tcp,
+                50 => Transport::Esp,
+                51 => Transport::Ah,
+                _ => Transport::Udp,
+            },
+            ip_version: if flow.kind & 0x80 == 0 { 4 } else { 6 },
+            scope: self.scope(flow),
+        }
+    }
+
+    /// VLAN ids and layers of a flow's first packet.
+    pub fn layers(&self, slot: u32) -> (Vlans, Path) {
+        self.layers.get(self.flow(slot).layers)
+    }
+
+    /// Adds a flow, undecided and without packets. `None` when no more can be told apart.
+    pub fn insert(&mut self, routed: &Routed) -> Option<u32> {
         let slot = match self.free.pop() {
-            Some(slot) => {
-                self.flows[slot as usize] = flow;
-                slot
-            }
-            None => {
-                self.flows.push(flow);
+            Some(slot) => slot,
+            None if self.flows.len() < index::MOST_SLOTS => {
+                self.flows.push(Flow::default());
                 (self.flows.len() - 1) as u32
             }
+            None => return None,
         };
-        let flows = &self.flows;
-        self.index.insert_unique(hash, slot, |&slot| flows[slot as usize].hash);
-        self.wheel.insert(&mut self.flows, slot, deadline);
-        slot
+        let packet = &routed.packet;
+        let key = routed.key();
+        let layers = self.layers.keep(packet.vlans, packet.path);
+        self.flows[slot as usize] = Flow {
+            low: key.low,
+            high: key.high,
+            low_port: key.low_port,
+            high_port: key.high_port,
+            kind: kind(packet),
+            state: if routed.from_low { FIRST_IS_LOW } else { 0 },
+            layers,
+            seen: routed.now,
+            packets: [0; 2],
+            tracked: None,
+            bytes: [0; 2],
+            end: routed.time,
+            start: routed.time,
+            first_number: routed.number,
+            track: if key.transport == Transport::Tcp { Track::Stream(Segments::default()) } else { Track::NONE },
+        };
+        let mut index = std::mem::take(&mut self.index);
+        index.insert(routed.hash, slot, |slot| hash_of(&self.key(slot)));
+        self.index = index;
+        Some(slot)
     }
 
-    /// Takes a flow out. `linked`: it is still in the wheel.
-    pub fn remove(&mut self, slot: u32, linked: bool) -> Flow {
-        if linked {
+    /// Takes a flow out, and gives what fingerprints kept of it.
+    pub fn remove(&mut self, slot: u32) -> Option<Box<Tracked>> {
+        self.unschedule(slot);
+        let hash = hash_of(&self.key(slot));
+        let mut index = std::mem::take(&mut self.index);
+        index.remove(hash, slot, |slot| hash_of(&self.key(slot)));
+        self.index = index;
+        self.free.push(slot);
+        let flow = &mut self.flows[slot as usize];
+        self.layers.release(flow.layers);
+        flow.first_number = 0;
+        flow.kind = 0;
+        flow.track = Track::NONE;
+        flow.tracked.take()
+    }
+
+    /// Puts a flow that is tracked into the wheel, or moves it there, to come up when `deadline` has passed.
+    pub fn schedule(&mut self, slot: u32, deadline: i64) {
+        self.unschedule(slot);
+        self.wheel.insert(&mut self.flows, slot, deadline);
+    }
+
+    fn unschedule(&mut self, slot: u32) {
+        if self.flow(slot).tracked.is_some() {
             self.wheel.remove(&mut self.flows, slot);
         }
-        let hash = self.flows[slot as usize].hash;
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
-            entry.remove();
-        }
-        self.free.push(slot);
-        std::mem::take(&mut self.flows[slot as usize])
     }
 
-    /// Moves an earlier deadline of a linked flow into the wheel.
-    pub fn reschedule(&mut self, slot: u32, deadline: i64) {
-        self.wheel.remove(&mut self.flows, slot);
-        self.wheel.insert(&mut self.flows, slot, deadline);
-    }
-
-    /// Puts back a flow that came up and has been seen since.
-    pub fn put_back(&mut self, slot: u32, deadline: i64) {
-        self.wheel.insert(&mut self.flows, slot, deadline);
-    }
-
-    /// Flows whose deadline may have passed; they are out of the wheel.
+    /// Another second has come: flows whose deadline may have passed. Those of the wheel are out of it.
     pub fn advance(&mut self, now: i64, due: &mut Vec<u32>) {
         self.wheel.advance(&mut self.flows, now, due);
+        for _ in 0..self.flows.len().div_ceil(SWEEP_SECONDS) {
+            self.broom = if self.broom + 1 < self.flows.len() { self.broom + 1 } else { 0 };
+            let flow = &self.flows[self.broom];
+            if flow.first_number != 0 && flow.pool() == Pool::Undecided {
+                due.push(self.broom as u32);
+            }
+        }
     }
 
-    /// An undecided flow to push out: of the next few, one with a single packet, else the one seen least lately.
+    /// An undecided flow to push out: of the next few the first with a single packet, else the one seen least lately.
     pub fn undecided_victim(&mut self) -> Option<u32> {
         const LOOK: usize = 8;
         let (mut best, mut looked) = (None, 0);
         for _ in 0..self.flows.len() {
-            self.hand = (self.hand + 1) % self.flows.len();
+            self.hand = if self.hand + 1 < self.flows.len() { self.hand + 1 } else { 0 };
             let flow = &self.flows[self.hand];
-            if flow.first_number == 0 || flow.pool != Pool::Undecided {
+            if flow.first_number == 0 || flow.pool() != Pool::Undecided {
                 continue;
             }
-            let rank = (flow.packets[0] + flow.packets[1] > 1, flow.seen);
-            if best.is_none_or(|(known, _)| rank < known) {
-                best = Some((rank, self.hand as u32));
+            let slot = self.hand as u32;
+            if flow.packets[0] | flow.packets[1] <= 1 && flow.packets[0] & flow.packets[1] == 0 {
+                return Some(slot);
+            }
+            if best.is_none_or(|(seen, _)| flow.seen < seen) {
+                best = Some((flow.seen, slot));
             }
             looked += 1;
             if looked == LOOK {
@@ -295,9 +482,13 @@ impl Table {
         best.map(|(_, slot)| slot)
     }
 
-    /// Slots in use.
-    pub fn slots(&self) -> Vec<u32> {
-        (0..self.flows.len() as u32).filter(|&slot| self.flows[slot as usize].first_number != 0).collect()
+    /// Slots of flows that a fingerprint keeps state for.
+    pub fn tracked(&self) -> Vec<u32> {
+        let is_tracked = |slot: &u32| {
+            let flow = &self.flows[*slot as usize];
+            flow.first_number != 0 && flow.tracked.is_some()
+        };
+        (0..self.flows.len() as u32).filter(is_tracked).collect()
     }
 
     /// Empties the table for the next capture.
@@ -305,9 +496,15 @@ impl Table {
         self.flows.clear();
         self.free.clear();
         self.index.clear();
+        self.layers.clear();
         self.wheel.clear();
         self.hand = 0;
+        self.broom = 0;
     }
+}
+
+fn hash_of(key: &FlowKey) -> u64 {
+    key.hash(key.pair_hash())
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ impl Default for Links {
 
 /// Something with [`Links`] in a slab.
 pub trait Linked {
-    /// Its links.
-    fn links(&mut self) -> &mut Links;
+    /// Its links; without them it can be in no wheel.
+    fn links(&mut self) -> Option<&mut Links>;
 }
 
 /// The wheel: heads of the buckets and the second up to which they have been looked at.
@@ -54,23 +54,31 @@ impl Wheel {
             .clamp(earliest, earliest.saturating_add(BUCKETS as i64 - 2));
         let bucket = second.rem_euclid(BUCKETS as i64) as usize;
         let head = self.heads[bucket];
-        if head != NONE {
-            slab[head as usize].links().previous = slot;
-        }
-        *slab[slot as usize].links() = Links { previous: NONE, next: head, bucket: bucket as u16 };
+        let Some(links) = slab[slot as usize].links() else { return };
+        *links = Links { previous: NONE, next: head, bucket: bucket as u16 };
         self.heads[bucket] = slot;
+        if head != NONE
+            && let Some(links) = slab[head as usize].links()
+        {
+            links.previous = slot;
+        }
     }
 
-    /// Takes a linked slot out.
+    /// Takes a slot out, if it is linked.
     pub fn remove<T: Linked>(&mut self, slab: &mut [T], slot: u32) {
-        let Links { previous, next, bucket } = std::mem::take(slab[slot as usize].links());
+        let Some(links) = slab[slot as usize].links() else { return };
+        let Links { previous, next, bucket } = std::mem::take(links);
         if previous != NONE {
-            slab[previous as usize].links().next = next;
+            if let Some(links) = slab[previous as usize].links() {
+                links.next = next;
+            }
         } else if let Some(head) = self.heads.get_mut(usize::from(bucket)) {
             *head = next;
         }
-        if next != NONE {
-            slab[next as usize].links().previous = previous;
+        if next != NONE
+            && let Some(links) = slab[next as usize].links()
+        {
+            links.previous = previous;
         }
     }
 
@@ -91,7 +99,7 @@ impl Wheel {
             let mut slot = std::mem::replace(head, NONE);
             while slot != NONE {
                 due.push(slot);
-                slot = std::mem::take(slab[slot as usize].links()).next;
+                slot = slab[slot as usize].links().map_or(NONE, |links| std::mem::take(links).next);
             }
         }
     }
@@ -111,8 +119,8 @@ mod tests {
     #[derive(Default)]
     struct Item(Links);
     impl Linked for Item {
-        fn links(&mut self) -> &mut Links {
-            &mut self.0
+        fn links(&mut self) -> Option<&mut Links> {
+            Some(&mut self.0)
         }
     }
 

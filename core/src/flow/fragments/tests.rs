@@ -21,8 +21,7 @@ fn part(id: u32, datagram: &[u8], start: usize, end: usize, now: i64) -> (Routed
         fragment: Some(fragment),
         ..Packet::default()
     };
-    let routed =
-        Routed { packet, key: Default::default(), hash: 0, pair: 0, from_low: true, number: 1, time: now, now };
+    let routed = Routed { packet, from_low: true, number: 1, time: now, now, ..Routed::default() };
     (routed, datagram[from..end].to_vec())
 }
 

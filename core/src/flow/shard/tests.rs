@@ -13,6 +13,7 @@ type End = ([u8; 4], u16);
 
 fn limits() -> Limits {
     Limits {
+        key_mode: KeyMode::FiveTuple,
         min_confidence: Confidence::Likely,
         undecided: 64,
         attempts: 64,
@@ -64,11 +65,11 @@ impl Bench {
         };
         packet.source[..4].copy_from_slice(&from.0);
         packet.destination[..4].copy_from_slice(&to.0);
-        let (key, from_low) = FlowKey::of(&packet, KeyMode::FiveTuple);
-        let pair = key.pair_hash(0);
         let (number, now) = (self.number, self.now);
-        let routed = Routed { packet, key, hash: key.hash(pair), pair, from_low, number, time: now, now };
-        self.shard.packet(&routed, payload, None);
+        let mut routed = Routed { packet, number, time: now, now, ..Routed::default() };
+        routed.route(KeyMode::FiveTuple);
+        let hint = self.shard.find(&routed);
+        self.shard.packet(&routed, || payload, hint);
     }
 
     fn udp(&mut self, from: End, to: End, payload: &[u8]) {

@@ -1,0 +1,176 @@
+//! Where a flow lies: an open-addressing table from the hash of a key to a slot, four bytes an entry.
+//!
+//! ```text
+//! | 6 bits of the hash | 4 bits: how far from where the hash points | 22 bits: slot |
+//! ```
+//!
+//! Of the flows that are not meant one in 64 is looked at in vain. Entries lie as near to where their hashes point as they
+//! can (linear probing); one that goes is filled by those behind it, so nothing has to be swept, and their distances say
+//! without a look at their flows how far they may move up. The few that lie further than that can tell are asked for.
+
+/// No entry.
+const FREE: u32 = u32::MAX;
+const SLOT_BITS: u32 = 22;
+const SLOTS: u32 = (1 << SLOT_BITS) - 1;
+const DISTANCE: u32 = 15 << SLOT_BITS;
+const TAG: u32 = !(SLOTS | DISTANCE);
+/// Distances from here on are not told.
+const FAR: usize = 15;
+const SMALLEST: usize = 16;
+/// Slots that can be told.
+pub const MOST_SLOTS: usize = SLOTS as usize;
+
+/// The index of one table.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// A power of two, or none at all.
+    entries: Vec<u32>,
+    used: usize,
+}
+
+impl Index {
+    /// The slot of a hash for which `is_it` holds.
+    #[inline(always)]
+    pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mask = self.entries.len().wrapping_sub(1);
+        let mut at = hash as usize & mask;
+        loop {
+            let entry = *self.entries.get(at)?;
+            if entry == FREE {
+                return None;
+            }
+            if (entry ^ tag(hash)) & TAG == 0 && is_it(entry & SLOTS) {
+                return Some(entry & SLOTS);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Adds a slot that is not in it. `hash_of` tells the hash of those that are.
+    pub fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+        // At most three quarters full.
+        if (self.used + 1) * 4 > self.entries.len() * 3 {
+            let slots: Vec<u32> =
+                self.entries.iter().filter(|&&entry| entry != FREE).map(|entry| entry & SLOTS).collect();
+            self.entries.clear();
+            self.entries.resize((slots.len() * 2).next_power_of_two().max(SMALLEST), FREE);
+            for slot in slots {
+                self.put(hash_of(slot), slot);
+            }
+        }
+        self.put(hash, slot);
+        self.used += 1;
+    }
+
+    fn put(&mut self, hash: u64, slot: u32) {
+        let mask = self.entries.len() - 1;
+        let home = hash as usize & mask;
+        let mut at = home;
+        while self.entries[at] != FREE {
+            at = (at + 1) & mask;
+        }
+        self.entries[at] = entry(hash, at.wrapping_sub(home) & mask, slot);
+    }
+
+    /// Takes a slot out.
+    pub fn remove(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+        let mask = self.entries.len().wrapping_sub(1);
+        let mut hole = hash as usize & mask;
+        loop {
+            match self.entries.get(hole) {
+                None | Some(&FREE) => return,
+                Some(entry) if entry & SLOTS == slot => break,
+                Some(_) => hole = (hole + 1) & mask,
+            }
+        }
+        self.used -= 1;
+        // Those behind move up, but for such as would come before where their hashes point.
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let moved = self.entries[at];
+            if moved == FREE {
+                break;
+            }
+            let mut distance = (moved & DISTANCE) as usize >> SLOT_BITS;
+            if distance == FAR {
+                distance = at.wrapping_sub(hash_of(moved & SLOTS) as usize) & mask;
+            }
+            let way = at.wrapping_sub(hole) & mask;
+            if distance >= way {
+                self.entries[hole] = moved & !DISTANCE | told(distance - way);
+                hole = at;
+            }
+        }
+        self.entries[hole] = FREE;
+    }
+
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.entries.fill(FREE);
+        self.used = 0;
+    }
+}
+
+#[inline]
+fn entry(hash: u64, distance: usize, slot: u32) -> u32 {
+    tag(hash) | told(distance) | slot & SLOTS
+}
+
+#[inline]
+fn told(distance: usize) -> u32 {
+    (distance.min(FAR) as u32) << SLOT_BITS
+}
+
+/// From the end of the hash that says nothing about the place.
+#[inline]
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 & TAG
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Against a map; hashes that collide in their place, their tag, or both, and a table that grows and wraps.
+        #[test]
+        fn as_a_plain_map(
+            steps in proptest::collection::vec((0_u32..80, 0_u8..4), 1..400),
+            places in 1_u64..90,
+        ) {
+            let hash = |slot: u32| (u64::from(slot % 7) << 60) | (u64::from(slot) % places * 13);
+            let (mut index, mut model) = (Index::default(), BTreeMap::new());
+            for (slot, step) in steps {
+                match step {
+                    0 => {
+                        index.remove(hash(slot), slot, hash);
+                        model.remove(&slot);
+                    }
+                    1 if slot == 1 => {
+                        index.clear();
+                        model.clear();
+                    }
+                    _ => if model.insert(slot, ()).is_none() { index.insert(hash(slot), slot, hash) },
+                }
+                for other in 0..80 {
+                    let found = index.find(hash(other), |slot| slot == other);
+                    prop_assert_eq!(found.is_some(), model.contains_key(&other));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_slot_is_told() {
+        let mut index = Index::default();
+        let last = MOST_SLOTS as u32 - 1;
+        assert_eq!(index.find(0, |_| true), None);
+        index.remove(0, last, |_| 0);
+        index.insert(u64::MAX, last, |_| 0);
+        assert_eq!(index.find(u64::MAX, |slot| slot == last), Some(last));
+        assert_eq!(index.find(0, |_| true), None);
+    }
+}
