@@ -3,6 +3,8 @@
 PYTHON ?= python3
 CARGO ?= cargo
 FUZZ_SECONDS ?= 3600
+# Of `make soak`.
+SECONDS ?= 1800
 # Of `make accuracy`: PEERS=1 compares with other programs, DATAGRAMS=0 leaves the generators out.
 PEERS ?=
 DATAGRAMS ?= 1e9
@@ -25,7 +27,7 @@ unexport CONDA_PREFIX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-tools lab bench instructions profile accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
+.PHONY: help demo test test-tools lab bench bench-live soak instructions profile accuracy corpus-replay lint format-check clippy lint-python stubs cargo-test fuzz wheel bundle clean force
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -58,6 +60,14 @@ profile: $(VENV)/.built $(VENV)/.dev  ## Print where the time of a packet goes (
 	$(if $(shell command -v perf),,$(error Please install perf (apt-get install linux-perf)))
 	$(CARGO) build --release --locked --package vpn-classifier-bench
 	$(PY) -m bench.where --programs '$(TARGET)/release' $(if $(UPDATE),--update)
+
+bench-live: $(VENV)/.built $(VENV)/.dev  ## Measure watch on a virtual wire beside tcpdump and others (root; nothing else running)
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.live --sender '$(TARGET)/release/sender'
+
+soak: $(VENV)/.built $(VENV)/.dev  ## Run watch for SECONDS (1800) under changing flows: memory flat, counters add up (root)
+	$(CARGO) build --release --locked --package vpn-classifier-bench
+	$(PY) -m bench.soak --sender '$(TARGET)/release/sender' --seconds $(SECONDS)
 
 accuracy: $(VENV)/.built $(VENV)/.dev  ## Run the generators (DATAGRAMS), score the captures (PEERS=1: nDPI, tshark)
 	@mkdir -p .make

@@ -107,7 +107,8 @@ class Ends:
     """Behind the judgement, as JSON."""
     asks_seen: bool
     """When a case was first seen matters."""
-    subject: str
+    subject_answers: bool
+    """The subject is the destination."""
     reasons: dict[str, bytes]
     """Sentences, as JSON inside of its quotes, by `Answer.reason`."""
     answers: dict[tuple[bytes, int, bool], Answer] = field(repr=False)
@@ -150,14 +151,16 @@ class Answer:
 class Answers:
     """The answers of one register and policy after the other; tags outlive both."""
 
-    def __init__(self, register: Register | None, policy: Policy, as_of_ns: int | None) -> None:
+    def __init__(
+        self, register: Register | None, policy: Policy, as_of_ns: int | None, first_seen: FirstSeen
+    ) -> None:
         self._as_of_ns = as_of_ns
+        self._first_seen = first_seen
         self.said: dict[int, Said] = {}
         """By tag, the oldest first."""
         self._tags: dict[Said, int] = {}
         self._last_tag = 0
-        self.ends: dict[bytes, Ends] = {}
-        """By class; each holds for a time."""
+        self._ends: dict[bytes, Ends] = {}  # by class; each holds for a time
         self._grounds: dict[Hashable, dict[tuple[bytes, int, bool], Answer]] = {}
         self._count = 0
         self.adopt(register, policy)
@@ -170,28 +173,61 @@ class Answers:
         """Which rows get one answer."""
         self._instants = policy.own_instants(register)
         self._waits = register is not None and policy.unregistered_after is UnregisteredAfter.NEXT_REGISTER
-        self.waits_from_ns = ALWAYS[1] if register is None else policy.waits_from_ns(register)
-        """Of `Ends.asks_seen`: first seen from then on, a case waits for the next register."""
+        # Of `Ends.asks_seen`: first seen from then on, a case waits for the next register.
+        self._waits_from_ns = ALWAYS[1] if register is None else policy.waits_from_ns(register)
         self._forget()
 
-    def learn(
-        self, row: Row, report: str, key: bytes, state: bytes, tag: int, at_ns: int, first_seen: FirstSeen
+    def of(
+        self,
+        batch: _core.FlowBatch,
+        place: int,
+        report: str,
+        protocol: str,
+        phase: str,
+        source: bytes,
+        destination: bytes,
+        start_ns: int,
+        tag: int,
+        ends_class: bytes,
+        state_class: bytes,
+        at_ns: int,
     ) -> tuple[Ends, Answer, int]:
-        """Ask for a judgement and keep what it says; beside it when its case was first seen."""
+        """What is said at this time of a row of a batch; beside it when its case was first seen."""
+        ends = self._ends.get(ends_class)
+        if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
+            seen_ns, waits = start_ns, False
+            if ends.asks_seen:
+                if phase != "attempt":
+                    here, there = (destination, source) if ends.subject_answers else (source, destination)
+                    seen_ns = self._first_seen(here, there, protocol, start_ns)
+                waits = seen_ns >= self._waits_from_ns
+            answer = ends.answers.get((state_class, tag, waits))
+            if (
+                answer is not None
+                and answer.from_ns <= at_ns < answer.until_ns
+                and answer.reason in ends.reasons
+            ):
+                return ends, answer, seen_ns
+        return self._learn(Row.of(batch.row(place)), report, ends_class, state_class, tag, at_ns)
+
+    def _learn(
+        self, row: Row, report: str, ends_class: bytes, state_class: bytes, tag: int, at_ns: int
+    ) -> tuple[Ends, Answer, int]:
+        """Ask for a judgement and keep what it says."""
         if self._as_of_ns is not None:
             # As if the flow ended just then: its age is compared with the register's, too.
             row = row._replace(start_ns=at_ns - (row.end_ns - row.start_ns), end_ns=at_ns)
-        judgement = self._policy.judge(row, self._register, at_ns, first_seen)
-        if len(self.ends) >= _MAX_ENDS or self._count >= _MAX_ANSWERS:
+        judgement = self._policy.judge(row, self._register, at_ns, self._first_seen)
+        if len(self._ends) >= _MAX_ENDS or self._count >= _MAX_ANSWERS:
             self._forget()
-        ends = self.ends.get(key)
+        ends = self._ends.get(ends_class)
         if ends is None or not ends.from_ns <= at_ns < ends.until_ns:
-            ends = self.ends[key] = Ends(
+            ends = self._ends[ends_class] = Ends(
                 judgement.from_ns,
                 judgement.until_ns,
                 orjson.dumps(entry_items(judgement.entries)),
                 self._waits and judgement.looked_up in NOTHING_IN_FORCE,
-                judgement.subject,
+                judgement.subject == "destination",
                 {},
                 self._grounds.setdefault(judgement.grounds, {}),
             )
@@ -202,9 +238,9 @@ class Answers:
         if reason not in ends.reasons:
             ends.reasons[reason] = _text(judgement.reason(_SOURCE, _DESTINATION))
         answer = self._answer(judgement, report, tag, reason, at_ns)
-        waits = ends.asks_seen and judgement.seen_ns >= self.waits_from_ns
-        self._count += (state, tag, waits) not in ends.answers
-        ends.answers[state, tag, waits] = answer
+        waits = ends.asks_seen and judgement.seen_ns >= self._waits_from_ns
+        self._count += (state_class, tag, waits) not in ends.answers
+        ends.answers[state_class, tag, waits] = answer
         return ends, answer, judgement.seen_ns
 
     def _answer(self, judgement: Judgement, report: str, tag: int, reason: str, at_ns: int) -> Answer:
@@ -279,7 +315,7 @@ class Answers:
         return now, tag
 
     def _forget(self) -> None:
-        self.ends.clear()
+        self._ends.clear()
         self._grounds.clear()
         self._count = 0
 

@@ -1,35 +1,43 @@
-"""The network interfaces of this host, as far as listening on them goes.
+"""The network interfaces of this host, as far as listening on them goes: what there is, what becomes of it.
 
-Asks the kernel (ioctl), in the network namespace of this process, and needs no privilege. The rule a reader
-would get wrong: an offload loses no packets, it joins or splits them before they are seen (GRO and LRO what
-arrives, GSO and TSO what this host sends), so lengths and counts are not those of the wire.
+Asks the kernel through pyroute2 (netlink, ethtool), in the network namespace of this process, and needs no
+privilege. The rule a reader would get wrong: an offload loses no packets, it joins or splits them before they
+are seen (GRO and LRO what arrives, GSO and TSO what this host sends), so lengths and counts are not those of
+the wire. Nothing is switched here: what others do with the interface is not known, so the command is said.
 """
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import socket
-import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Interface", "advice", "interfaces"]
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+    from pyroute2.ethtool import Ethtool
 
-# linux/sockios.h, linux/ethtool.h, linux/if.h
-_SIOCGIFFLAGS: Final = 0x8913
-_SIOCGIFHWADDR: Final = 0x8927
-_SIOCETHTOOL: Final = 0x8946
-_IFF_UP: Final = 0x1
+__all__ = ["Interface", "InterfaceLog", "advice", "interfaces"]
+
+_IFF_UP: Final = 0x1  # linux/if.h
 _IFF_RUNNING: Final = 0x40
-_GET_SETTINGS: Final = 0x1
-_GET_FLAGS: Final = 0x25
-_FLAG_LRO: Final = 1 << 15
-_UNKNOWN_SPEED: Final = (0, 0xFFFF, 0xFFFF_FFFF)
-_OFFLOADS: Final = {"gro": 0x2B, "gso": 0x23, "tso": 0x1E}
-_SENDING: Final = frozenset({"gso", "tso"})
 _LINK_TYPES: Final = {1: "ethernet", 772: "loopback", 65534: "ip", 519: "ip", 512: "ppp"}  # linux/if_arp.h
+# net/ethtool/common.c names a feature, ethtool -K its short form where there is one.
+_RECEIVING: Final = {
+    "rx-gro": "gro",
+    "rx-lro": "lro",
+    "rx-gro-hw": "rx-gro-hw",
+    "rx-gro-list": "rx-gro-list",
+    "rx-udp-gro-forwarding": "rx-udp-gro-forwarding",
+}
+_SENDING: Final = {
+    "tx-generic-segmentation": "gso",
+    "tx-tcp-segmentation": "tso",
+    "tx-udp-segmentation": "tx-udp-segmentation",
+}
+_UNKNOWN_SPEED: Final = 0x7FFF_FFFF
+_LOOK_S: Final = 1.0
+_LOOK_AT_OFFLOADS_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Interface:
     speed_mbps: int | None
     """None when it has none, or it is not known."""
     offloads: tuple[str, ...]
-    """Those switched on, as ethtool -K names them."""
+    """Those switched on that join or split packets, as ethtool -K names them."""
 
     @property
     def is_supported(self) -> bool:
@@ -58,7 +66,7 @@ class Interface:
 
     def remedy(self, *, outgoing: bool) -> str | None:
         """The command that switches off what falsifies lengths; None when nothing does."""
-        names = [name for name in self.offloads if outgoing or name not in _SENDING]
+        names = [name for name in self.offloads if outgoing or name not in _SENDING.values()]
         # On a loopback interface everything is sent by this host, and some of it cannot be switched off.
         if not names or self.link_type == "loopback":
             return None
@@ -67,8 +75,15 @@ class Interface:
 
 def interfaces() -> list[Interface]:
     """All of them, in the order of the kernel's numbers."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        return [found for _, name in sorted(socket.if_nameindex()) for found in _interface(asked, name)]
+    from pyroute2 import IPRoute
+    from pyroute2.ethtool import Ethtool
+
+    with IPRoute() as route:
+        ethtool = Ethtool()
+        try:
+            return [_interface(link, ethtool) for link in sorted(route.get_links(), key=_number)]
+        finally:
+            ethtool.close()
 
 
 def advice(names: Iterable[str], outgoing: bool) -> Iterator[str]:
@@ -79,56 +94,116 @@ def advice(names: Iterable[str], outgoing: bool) -> Iterator[str]:
             continue
         if found.state != "up":
             yield f"{found.name} is {found.state}: waiting for it"
-        command = found.remedy(outgoing=outgoing)
-        if command is not None:
-            yield f"{found.name} joins or splits packets before they are seen; for true lengths: {command}"
+        if (line := _about_offloads(found, outgoing)) is not None:
+            yield line
 
 
-def _interface(asked: socket.socket, name: str) -> Iterator[Interface]:
+class InterfaceLog:
+    """Says when an interface that is listened on goes and comes back, and when packets begin to be joined."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        outgoing: bool,
+        listens: Callable[[], set[str]],
+        say: Callable[[str], None],
+    ) -> None:
+        self._outgoing = outgoing
+        self._listens = listens
+        """Those that the capture takes frames from."""
+        self._say = say
+        self._said = {found.name: (found.state, found.remedy(outgoing=outgoing)) for found in interfaces()}
+        self._said = {name: self._said.get(name, ("gone", None)) for name in names}
+        self._look_at = self._look_at_offloads = 0.0
+
+    def tick(self) -> None:
+        """Look, if it is time to."""
+        from pyroute2 import IPRoute
+        from pyroute2.ethtool import Ethtool
+
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        listens = self._listens()
+        ethtool: Ethtool | None = None
+        if now >= self._look_at_offloads:
+            self._look_at_offloads = now + _LOOK_AT_OFFLOADS_S
+            ethtool = Ethtool()
+        with IPRoute() as route:
+            for name, (said, remedy) in self._said.items():
+                found = _found(route, name, ethtool)
+                state = "gone" if found is None else found.state
+                if state in ("up", "no carrier") and name not in listens:
+                    continue  # the capture has yet to find that it is back
+                if state != said:
+                    self._say(f"{name} is {state}" + ("" if state == "up" else ": waiting for it"))
+                if found is not None and ethtool is not None:
+                    line = _about_offloads(found, self._outgoing)
+                    if line is not None and remedy is None:
+                        self._say(line)
+                    remedy = found.remedy(outgoing=self._outgoing)
+                self._said[name] = (state, remedy)
+        if ethtool is not None:
+            ethtool.close()
+
+
+def _about_offloads(found: Interface, outgoing: bool) -> str | None:
+    command = found.remedy(outgoing=outgoing)
+    if command is None:
+        return None
+    return f"{found.name} joins or splits packets before they are seen; for true lengths: {command}"
+
+
+def _found(route: IPRoute, name: str, ethtool: Ethtool | None) -> Interface | None:
+    """The interface of this name; None when there is none."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
-        flags: int = struct.unpack_from("H", _request(asked, _SIOCGIFFLAGS, name), 16)[0]
-        hardware: int = struct.unpack_from("H", _request(asked, _SIOCGIFHWADDR, name), 16)[0]
-    except OSError:
-        return  # it has just gone
-    yield Interface(
+        (link,) = route.link("get", ifname=name)
+    except NetlinkError:
+        return None
+    return _interface(link, ethtool)
+
+
+def _number(link: Any) -> int:
+    return int(link["index"])
+
+
+def _interface(link: Any, ethtool: Ethtool | None) -> Interface:
+    name: str = link.get("ifname")
+    flags, hardware = int(link["flags"]), int(link["ifi_type"])
+    return Interface(
         name,
         bool(flags & _IFF_UP),
         bool(flags & _IFF_RUNNING),
         _LINK_TYPES.get(hardware, f"type {hardware}"),
-        _speed(asked, name),
-        tuple(_offloads(asked, name)),
+        None if ethtool is None else _speed(ethtool, name),
+        () if ethtool is None else tuple(_offloads(ethtool, name)),
     )
 
 
-def _speed(asked: socket.socket, name: str) -> int | None:
-    # struct ethtool_cmd: the low half of the speed at 12, the high one at 28.
-    told = _ethtool(asked, name, _GET_SETTINGS, 44)
-    if told is None:
-        return None
-    speed = struct.unpack_from("H", told, 12)[0] | struct.unpack_from("H", told, 28)[0] << 16
-    return None if speed in _UNKNOWN_SPEED else int(speed)
-
-
-def _offloads(asked: socket.socket, name: str) -> Iterator[str]:
-    for offload, command in _OFFLOADS.items():
-        told = _ethtool(asked, name, command, 8)
-        if told is not None and struct.unpack_from("I", told, 4)[0]:
-            yield offload
-    told = _ethtool(asked, name, _GET_FLAGS, 8)
-    if told is not None and struct.unpack_from("I", told, 4)[0] & _FLAG_LRO:
-        yield "lro"
-
-
-def _ethtool(asked: socket.socket, name: str, command: int, length: int) -> bytes | None:
-    """What a driver answers; None when it does not know the question."""
-    answer = ctypes.create_string_buffer(struct.pack("I", command), length)
+def _speed(ethtool: Ethtool, name: str) -> int | None:
     try:
-        _request(asked, _SIOCETHTOOL, name, struct.pack("P", ctypes.addressof(answer)))
-    except OSError:
+        speed = ethtool.get_link_mode(name).speed
+    except _refusals():
         return None
-    return answer.raw
+    return int(speed) if speed and 0 < speed < _UNKNOWN_SPEED else None
 
 
-def _request(asked: socket.socket, request: int, name: str, data: bytes = b"") -> bytes:
-    # struct ifreq: a name in 16 bytes, and 24 for what is asked.
-    return fcntl.ioctl(asked, request, struct.pack("16s24s", name.encode(), data))
+def _offloads(ethtool: Ethtool, name: str) -> Iterator[str]:
+    try:
+        features = ethtool.get_features(name).features
+    except _refusals():
+        return
+    for feature, short in (_RECEIVING | _SENDING).items():
+        if feature in features and features[feature].enable:
+            yield short
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """A driver that does not know the question, or an interface that has just gone."""
+    from pyroute2.ethtool.ioctl import EthtoolError
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    return OSError, NetlinkError, EthtoolError

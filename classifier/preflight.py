@@ -11,9 +11,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classifier.errors import ClassifierError, FaultyFileError
 from classifier.words import number
+
+if TYPE_CHECKING:
+    from classifier.watch import Capture
 
 __all__ = ["Preflight"]
 
@@ -29,6 +33,7 @@ class Preflight:
     policy: str | None
     output: str
     ledger: str | None
+    capture: Capture
     _judged_by: str = field(default="no register", init=False)
 
     def faults(self) -> Iterator[str]:
@@ -69,6 +74,7 @@ class Preflight:
 
     def _capture(self) -> Iterator[str]:
         from classifier.interfaces import interfaces
+        from classifier.watch import available
 
         known = {interface.name: interface for interface in interfaces()}
         for name in self.interfaces:
@@ -78,6 +84,9 @@ class Preflight:
                 yield f"{name}: frames of its kind ({known[name].link_type}) are not decoded"
         for name in sorted({name for name in self.interfaces if list(self.interfaces).count(name) > 1}):
             yield f"{name}: named more than once"
+        fault = self.capture.fault(len(self.interfaces), available())
+        if fault is not None:
+            yield fault
         if self.filter:
             from classifier.bpf import programs
 

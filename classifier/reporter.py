@@ -11,13 +11,14 @@ several rows of one flow need the batch's own memory.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from classifier import _core
-from classifier.answers import Answers, Row
+from classifier.answers import Answers
 from classifier.attempts import Attempts
 from classifier.cases import Cases, FirstSeen, case_id
 from classifier.events import (
@@ -45,7 +46,7 @@ RUNS_NS: Final = 60 * NANOSECONDS
 _ROWS: Final = 256  # at once: with their lines, what a core's cache holds
 _EVENTS: Final = ("recognised", "changed", "update", "ended")
 _COLUMNS: Final = (
-    *("report", "protocol", "confidence", "phase", "time_ns", "start_ns", "end_ns"),
+    *("report", "protocol", "phase", "time_ns", "start_ns", "end_ns"),
     *("flow_id", "handle", "tag", "source", "destination"),
 )
 _Line = tuple[int, bytes, tuple[bytes, ...], int, bool, Counted]
@@ -65,13 +66,13 @@ class Reporter:
         tally: Tally | None = None,
     ) -> None:
         self._tally = tally
-        self._answers = Answers(register, policy or _no_policy(), settings.as_of_ns)
+        self._first_seen = FirstSeen()
+        self._answers = Answers(register, policy or _no_policy(), settings.as_of_ns, self._first_seen.since)
         self._place = place
         self._as_of_ns = settings.as_of_ns
         self._sensor = settings.sensor
         self._engine = engine
         self._cases = Cases()
-        self._first_seen = FirstSeen()
         self._attempts = Attempts()
         self._events = 0
         constant = {"schema": SCHEMA_VERSION, "sensor": settings.sensor, "event_type": "vpn"}
@@ -107,16 +108,17 @@ class Reporter:
             self._engine.set_tags(list(tags), list(tags.values()))
 
     def _part(self, capture: str, part: _core.FlowBatch, tags: dict[int, int]) -> Iterator[Event | VpnLines]:
-        answers, attempts, first_seen = self._answers, self._attempts, self._first_seen.since
-        as_of_ns, heads, tally = self._as_of_ns, self._heads, self._tally
-        columns = [getattr(part, column) for column in _COLUMNS]
-        columns += [part.of_ends(answers.classes), part.of_state(answers.classes)]
+        answers, attempts, tally = self._answers, self._attempts, self._tally
+        as_of_ns, heads = self._as_of_ns, self._heads
+        began = time.perf_counter()
+        classes = part.of_ends(answers.classes), part.of_state(answers.classes)
+        classified_s = (time.perf_counter() - began) / len(part)
+        columns = (getattr(part, column) for column in _COLUMNS)
         lines: list[_Line] = []
         for (
             place,
             report,
             protocol,
-            confidence,
             phase,
             time_ns,
             start_ns,
@@ -126,9 +128,9 @@ class Reporter:
             tag,
             source,
             destination,
-            key,
-            state,
-        ) in zip(range(len(part)), *columns, strict=True):
+            ends_class,
+            state_class,
+        ) in zip(range(len(part)), *columns, *classes, strict=True):
             if time_ns > self.clock_ns:
                 self.clock_ns = time_ns
                 if attempts.due_ns <= time_ns and (summaries := attempts.due(time_ns)):
@@ -142,7 +144,7 @@ class Reporter:
                     continue  # counted in a summary, and still an attempt
                 if not attempts.admit(source, destination, protocol, time_ns):
                     if tally is not None:
-                        tally.summarised(protocol, confidence)
+                        tally.summarised(protocol, part.row(place).confidence[0])
                     continue
 
             if as_of_ns is not None:
@@ -150,28 +152,16 @@ class Reporter:
             else:
                 # When a flow ends, the clock may be an idle timeout past its last packet: nothing was sent.
                 at_ns = end_ns if report == "ended" and end_ns < time_ns else time_ns
-            answer, seen_ns = None, start_ns
-            ends = answers.ends.get(key)
-            if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
-                waits = False
-                if ends.asks_seen:
-                    if phase != "attempt":
-                        case = *_here_and_there(ends.subject, source, destination), protocol
-                        seen_ns = first_seen(*case, start_ns)
-                    waits = seen_ns >= answers.waits_from_ns
-                answer = ends.answers.get((state, tag, waits))
-            if (
-                ends is None
-                or answer is None
-                or not answer.from_ns <= at_ns < answer.until_ns
-                or answer.reason not in ends.reasons
-            ):
-                one = Row.of(part.row(place))
-                ends, answer, seen_ns = answers.learn(one, report, key, state, tag, at_ns, first_seen)
+            row = part, place, report, protocol, phase, source, destination, start_ns, tag
+            if tally is None or not tally.is_timed():
+                ends, answer, seen_ns = answers.of(*row, ends_class, state_class, at_ns)
+            else:
+                began = time.perf_counter()
+                ends, answer, seen_ns = answers.of(*row, ends_class, state_class, at_ns)
+                tally.looked_up(classified_s + time.perf_counter() - began)
             if answer.turns and as_of_ns is None and end_ns < time_ns - RUNS_NS:
                 # It may be over, and a date may have passed since: what was never sent is not flagged.
-                one = Row.of(part.row(place))
-                silent = answers.learn(one, report, key, state, tag, end_ns, first_seen)
+                silent = answers.of(*row, ends_class, state_class, end_ns)
                 if silent[1].now.action != "flag":
                     if report == "milestone":
                         continue
@@ -183,13 +173,10 @@ class Reporter:
                 tags[handle] = answer.tag
             if answer.event is None:
                 continue
-            first = False
-            if answer.newly_flagged:
-                case = *_here_and_there(ends.subject, source, destination), protocol
-                first = self._cases.first(case_id(*case), time_ns)
+            here, there = (destination, source) if ends.subject_answers else (source, destination)
+            first = answer.newly_flagged and self._cases.first(case_id(here, there, protocol), time_ns)
             if tally is not None:
-                subject = destination if ends.subject == "destination" else source
-                tally.told(protocol, subject, time_ns, answers.said.get(tag), answer.now, first)
+                tally.told(protocol, here, time_ns, answers.said.get(tag), answer.now, first)
             if self.first_ns is None:
                 self.first_ns = time_ns
             if time_ns > self.latest_ns:
@@ -227,11 +214,6 @@ class Reporter:
                 self.first_ns = time_ns
             self.latest_ns = max(self.latest_ns, time_ns)
             yield attempts_event(time_ns, self._sensor, self._place, capture, item)
-
-
-def _here_and_there(subject: str, source: bytes, destination: bytes) -> tuple[bytes, bytes]:
-    """The end that a judgement is about, and the other one."""
-    return (destination, source) if subject == "destination" else (source, destination)
 
 
 def _no_policy() -> Policy:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from classifier import _core
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from classifier.ledger import LedgerWriter
     from classifier.metrics.tally import Tally
 
-__all__ = ["Capture", "LossLog", "Losses", "Watch", "WatchError"]
+__all__ = ["Capture", "LossLog", "Watch", "WatchError", "available"]
 
 _LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
 _SAY_EVERY_S: Final = 10
 _MAX_NAME: Final = 15  # bytes of an interface's name
+
+
+MIB: Final = 1 << 20
 
 
 class WatchError(ClassifierError):
@@ -53,6 +57,28 @@ class Capture:
     outgoing: bool = False
     """Frames that this host sends there are looked at, too."""
     promiscuous: bool = True
+
+    def fault(self, interfaces: int, available: int | None) -> str | None:
+        """What is wrong with these settings for so many interfaces, and what to use; None when nothing is.
+
+        `available` is the memory in bytes that the host can still give, None when that is not known.
+        """
+        block, ring = self.block_size, self.ring_size
+        if block & (block - 1) or not 1 << 16 <= block <= 1 << 24:
+            nearest = 1 << max(16, min(24, block.bit_length()))
+            expected = "a power of two from 64 KiB to 16 MiB"
+            return f"a block of {_size(block)}: expected {expected}, such as {_size(nearest)}"
+        if ring < 2 * block or ring % block:
+            fitting = max(2, -(-ring // block)) * block
+            expected = f"two blocks of {_size(block)} or more"
+            return f"a ring of {_size(ring)}: expected {expected}, such as {_size(fitting)}"
+        if available is not None and ring * interfaces > available // 2:
+            most = available // 2 // interfaces // MIB
+            return (
+                f"rings of {_size(ring)}, {interfaces} of them: memory that is never swapped out, and only "
+                f"{available // MIB:,} MiB are free; expected half of that in all, {most:,} MiB a ring"
+            )
+        return None
 
 
 class Watch(Replay):
@@ -98,6 +124,9 @@ class Watch(Replay):
         for name in self._interfaces:
             if not name or len(name.encode()) > _MAX_NAME:
                 raise WatchError(f"{name!r}: not the name of a network interface: 1 to {_MAX_NAME} bytes")
+        fault = capture.fault(len(self._interfaces), available())
+        if fault is not None:
+            raise WatchError(fault)
         try:
             self._engine.open_interfaces(
                 self._interfaces,
@@ -120,10 +149,21 @@ class Watch(Replay):
             else:
                 self._left_out += 1
 
-    def losses(self) -> Losses:
-        """What is lost, so far."""
-        counters = self._engine.stats()
-        return Losses(counters.get("kernel.dropped", 0), counters.get("interfaces.down", 0))
+    def dropped(self) -> int:
+        """Frames for which a ring had no room, so far."""
+        return self._engine.stats().get("kernel.dropped", 0)
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def counters(self) -> dict[str, int]:
+        """What the core counts, so far."""
+        return self._engine.stats()
+
+    def listens(self) -> set[str]:
+        """The interfaces that frames are taken from: those that are there, and up."""
+        return {interface.name for interface in self._engine.interfaces() if interface.up}
 
     def turns(self) -> list[int]:
         """How often each capturing thread has looked for packets: one that hangs stops counting."""
@@ -165,23 +205,13 @@ class Watch(Replay):
         return {"events.left_out": self._left_out, **lost}
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What a run on interfaces does not see."""
-
-    dropped: int = 0
-    """Frames for which a ring had no room."""
-    down: int = 0
-    """Interfaces that are down or gone."""
-
-
 class LossLog:
-    """Says what is lost: interfaces when they go and come back, packets every ten seconds at most."""
+    """Says what is lost: packets, every ten seconds at most."""
 
     def __init__(self, watch: Watch, say: Callable[[str], None]) -> None:
         self._watch = watch
         self._say = say
-        self._said = Losses()
+        self._said = 0
         self._look_at = self._say_at = 0.0
 
     def tick(self, *, last: bool = False) -> None:
@@ -190,15 +220,27 @@ class LossLog:
         if now < self._look_at and not last:
             return
         self._look_at = now + 1
-        losses = self._watch.losses()
-        if losses.down != self._said.down:
-            self._said = replace(self._said, down=losses.down)
-            self._say(f"interfaces down or gone: {losses.down}" if losses.down else "all interfaces are up")
-        dropped = losses.dropped - self._said.dropped
-        if dropped and (last or now >= self._say_at):
-            self._said = losses
+        dropped = self._watch.dropped()
+        if dropped > self._said and (last or now >= self._say_at):
+            self._say(
+                f"{dropped - self._said:,} packets unseen by the sensor: the ring was full (--ring-size)"
+            )
+            self._said = dropped
             self._say_at = now + _SAY_EVERY_S
-            self._say(f"{dropped:,} packets unseen by the sensor: the ring was full (--ring-size)")
+
+
+def _size(size: int) -> str:
+    return f"{size // MIB:,} MiB" if size % MIB == 0 else f"{size // 1024:,} KiB"
+
+
+def available() -> int | None:
+    """Memory that the kernel can give without swapping, in bytes."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((int(kib) * 1024 for kib in found), None)
 
 
 def _is_changed(line: VpnLine) -> bool:

@@ -64,6 +64,8 @@ Pull things away, see what is said and which alert fires, and give them back
 
 
 def main() -> None:
+    # Shells start what runs in their background without it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit())
     try:

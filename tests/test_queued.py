@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -666,6 +667,19 @@ def test_standard_output_that_nobody_reads_keeps_nobody_waiting() -> None:
     assert said(stream) == ["started", "gap", "ended"]
     assert numbers(stream) == list(range(taken - 10))
     assert stream[-2]["stats"]["lost"]["lines"] == 10
+
+
+def test_standard_output_may_be_a_file_without_a_name(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryFile() as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        sink = make("-")
+        sink.write(STARTED)
+        sink.write(numbered(1))
+        sink.close()
+        file.seek(0)
+        stream = [json.loads(line) for line in file]
+    assert (said(stream), numbers(stream)) == (["started"], [1])
+    assert (balanced(sink).failures, balanced(sink).lost_lines) == (0, 0)
 
 
 def test_a_reader_that_has_left_is_said(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

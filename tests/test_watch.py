@@ -24,6 +24,7 @@ from scapy.utils import RawPcapReader
 import classifier
 from classifier import events
 from classifier.interfaces import Interface
+from classifier.watch import Capture
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
 RULES = str(repository() / "rules")
@@ -142,6 +143,7 @@ def test_flows_and_verdicts_are_those_of_a_file(laboratory: Laboratory, tmp_path
         counted = counters(live)
         assert (counted["frames"], counted["kernel.dropped"]) == (len(frames), 0)
         assert compared(live) == compared(list(classifier.replay(str(capture), rules=RULES)))
+        assert "traffic looks" not in (place / "watch.stderr").read_text()
         assert {event.get("in_iface", "tap0") for event in live} == {"tap0"}
     # Not by having found nothing in either.
     assert len(sendable) > 1
@@ -310,14 +312,18 @@ def test_an_interface_goes_and_comes_back(laboratory: Laboratory, tmp_path: Path
     watch = laboratory.watch("-i", "tap0", "--keep", "all", "-o", str(written), stderr=errors)
     frames = frames_of("wg-plain-51820")
     send(laboratory, tmp_path, frames[:50], "gen0:tap0")
-    for number, change in enumerate(("set tap0 down", "delete tap0"), 1):
+    for number, (change, state) in enumerate((("set tap0 down", "down"), ("delete tap0", "gone")), 1):
         laboratory.run("ip", "link", *change.split())
-        until(_said(errors, "down or gone: 1", number), "down to be said")
-        if change == "delete tap0":
+        until(_said(errors, f"tap0 is {state}: waiting for it", 1), f"{state} to be said")
+        if state == "gone":
             laboratory.pair("tap0", "gen0")
         else:
             laboratory.run("ip", "link", "set", "tap0", "up")
-        until(_said(errors, "all interfaces are up", number), "up to be said")
+        until(_said(errors, "tap0 is up", number), "up to be said")
+    laboratory.run("ip", "link", "set", "gen0", "down")
+    until(_said(errors, "tap0 is no carrier", 1), "the other end's absence to be said")
+    laboratory.run("ip", "link", "set", "gen0", "up")
+    until(_said(errors, "tap0 is up", 3), "up to be said")
     send(laboratory, tmp_path, frames[50:], "gen0:tap0")
     assert stop(watch) == 0
     live = read(written)
@@ -389,6 +395,26 @@ def test_interfaces_are_listed_with_what_to_do(laboratory: Laboratory) -> None:
     assert rows["gen0"][:2] == ["no", "carrier"]
 
 
+SWITCH = """
+import sys
+from pyroute2.ethtool import Ethtool
+ethtool = Ethtool()
+features = ethtool.get_features(sys.argv[1])
+features.features["rx-gro"].enable = sys.argv[2] == "on"
+ethtool.set_features(sys.argv[1], features)
+"""
+
+
+@pytest.mark.parametrize("gro", ["on", "off"])
+def test_an_offload_is_said_with_the_command(laboratory: Laboratory, tmp_path: Path, gro: str) -> None:
+    laboratory.pair("tap0", "gen0")
+    laboratory.run(sys.executable, "-c", SWITCH, "tap0", gro)
+    errors, command = tmp_path / "watch.stderr", "ethtool -K tap0 gro off"
+    assert (command in laboratory.run(sys.executable, "-m", "classifier", "interfaces")) == (gro == "on")
+    assert stop(laboratory.watch("-i", "tap0", stderr=errors)) == 0
+    assert (f"for true lengths: {command}\n" in errors.read_text()) == (gro == "on")
+
+
 def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:
     card = Interface("eth1", True, True, "ethernet", 10_000, ("gro", "gso", "tso", "lro"))
     assert card.remedy(outgoing=False) == "ethtool -K eth1 gro off lro off"
@@ -396,3 +422,43 @@ def test_only_what_falsifies_what_is_listened_to_is_switched_off() -> None:
     assert Interface("eth1", True, True, "ethernet", None, ("tso",)).remedy(outgoing=False) is None
     assert Interface("lo", True, True, "loopback", None, ("gro",)).remedy(outgoing=True) is None
     assert Interface("eth1", True, False, "ethernet", None, ()).state == "no carrier"
+
+
+@pytest.mark.parametrize(
+    ("options", "available", "said"),
+    [
+        ({}, None, None),
+        ({}, 1 << 30, None),
+        (
+            {"block_size": 100_000},
+            None,
+            "a block of 97 KiB: expected a power of two from 64 KiB to 16 MiB, such as 128 KiB",
+        ),
+        ({"block_size": 1 << 25}, None, "such as 16 MiB"),
+        (
+            {"ring_size": 1 << 18},
+            None,
+            "a ring of 256 KiB: expected two blocks of 256 KiB or more, such as 512 KiB",
+        ),
+        (
+            {"ring_size": 5 << 20, "block_size": 1 << 22},
+            None,
+            "a ring of 5 MiB: expected two blocks of 4 MiB or more, such as 8 MiB",
+        ),
+        (
+            {"ring_size": 1 << 29},
+            1 << 30,
+            "1,024 MiB are free; expected half of that in all, 256 MiB a ring",
+        ),
+    ],
+)
+def test_ring_settings_that_cannot_be_say_what_to_use(
+    options: dict[str, int], available: int | None, said: str | None
+) -> None:
+    fault = Capture(**options).fault(2, available)  # type: ignore[arg-type]
+    assert fault is None if said is None else said in str(fault)
+
+
+def test_odd_ring_settings_are_refused(laboratory: Laboratory) -> None:
+    line = refused(laboratory, "-i", "lo", "--ring-size", "5", "--block-size", "4096")
+    assert line == "vpn-classifier: a ring of 5 MiB: expected two blocks of 4 MiB or more, such as 8 MiB"

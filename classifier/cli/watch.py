@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from classifier.preflight import Preflight
     from classifier.reload import Reloader
     from classifier.sinks.queued import QueuedLines
-    from classifier.watch import Watch
+    from classifier.watch import Capture, Watch
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -97,7 +97,10 @@ Sizing: the ring of an interface is memory that is never swapped out. It bridges
 size divided by the rate (64 MiB: 0.5 s at 1 Gbit/s, 0.05 s at 10 Gbit/s), but no longer than 10 ms for each
 of its blocks: the kernel hands one over when it is full or that old. `kernel.dropped` in the last event, and
 a line on standard error, tell when it was too small. Leave --snap-length as it is unless copying costs too
-much: what lies beyond it is not seen, such as the end of a long handshake.
+much: what lies beyond it is not seen, such as the end of a long handshake. docs/live.md has more.
+
+Standard error says once when the traffic looks one-way, sampled, duplicated or stripped (cut or blank), when
+an interface goes or comes back, and which offload joins packets before they are seen.
 
 BPF is an expression of libpcap (man 7 pcap-filter) that selects packets. The kernel leaves the others out and
 does not count them. It means the same as `replay --filter` of a file: VLAN tags are in the packets, so `vlan`
@@ -265,8 +268,6 @@ def command(
         raise typer.BadParameter(
             "name an interface to listen on; `vpn-classifier interfaces` lists them", param_hint="-i"
         )
-    if block_size & (block_size - 1) or ring_size * MIB < 2 * block_size * KIB:
-        raise typer.BadParameter("a power of two, at most half of the ring", param_hint="--block-size")
     if (metrics_cert is None) != (metrics_key is None) or (metrics_client_ca and not metrics_cert):
         raise typer.BadParameter(
             "--metrics-cert and --metrics-key come together, --metrics-client-ca with both",
@@ -276,10 +277,22 @@ def command(
         raise typer.BadParameter("needs --metrics HOST:PORT", param_hint="--metrics-cert")
     log = Log(log_format, log_level)
     filter = expression_of(context, expression)
+
+    def capture() -> Capture:
+        from classifier.watch import Capture
+
+        return Capture(
+            snap_length=snap_length,
+            block_size=block_size * KIB,
+            ring_size=ring_size * MIB,
+            outgoing=outgoing,
+            promiscuous=promiscuous,
+        )
+
     if check_config:
         from classifier.preflight import Preflight
 
-        preflight = Preflight(interface, filter, rules, register, policy, output, ledger)
+        preflight = Preflight(interface, filter, rules, register, policy, output, ledger, capture())
         raise typer.Exit(guarded(lambda: _report(preflight)))
 
     def run() -> int:
@@ -290,7 +303,7 @@ def command(
         from classifier.reload import Reloader
         from classifier.sinks.queued import Queue, QueuedLines
         from classifier.sinks.rotating import RotatingFile, Rotation
-        from classifier.watch import Capture, Watch
+        from classifier.watch import Watch
 
         tls = None
         if metrics_cert is not None and metrics_key is not None:
@@ -312,15 +325,7 @@ def command(
             rotate_size * MIB, duration_ns(rotate_every), duration_ns(retain), retain_size * MIB
         )
         watch = Watch(interface, known, judge, settings, keep.value, tally=offering.tally)
-        watch.open(
-            Capture(
-                snap_length=snap_length,
-                block_size=block_size * KIB,
-                ring_size=ring_size * MIB,
-                outgoing=outgoing,
-                promiscuous=promiscuous,
-            )
-        )
+        watch.open(capture())
         if known is None and keep is Keep.FLAGGED:
             log.warning(
                 "start",
@@ -369,7 +374,8 @@ def _watch(
     offering: Offering,
 ) -> int:
     from classifier.events import VpnLine
-    from classifier.interfaces import advice
+    from classifier.interfaces import InterfaceLog, advice
+    from classifier.mirror import MirrorLog
     from classifier.notify import Manager
     from classifier.reload import reload_text
     from classifier.watch import LossLog
@@ -378,6 +384,8 @@ def _watch(
         log.warning("interfaces", line)
     watch.attach(sink, ledger)
     losses = LossLog(watch, lambda text: log.warning("loss", text))
+    states = InterfaceLog(names, outgoing, watch.listens, lambda text: log.warning("interface", text))
+    mirror = MirrorLog(watch.counters, watch.settings, lambda text: log.warning("mirror", text))
     manager = Manager()
 
     def on_stop() -> None:
@@ -394,6 +402,8 @@ def _watch(
             def on_poll() -> None:
                 sink.check()
                 losses.tick()
+                states.tick()
+                mirror.tick()
                 log.tick()
                 manager.tick(watch.turns, watch.status)
                 if signal.SIGUSR2 in wanted:
@@ -428,6 +438,7 @@ def _watch(
         _close(sink, ledger)
         offering.close()
     losses.tick(last=True)
+    mirror.tick(last=True)
     if left:
         log.error("stop", f"{left:,} lines could not be written, and are lost")
     for fault in watch.faults:

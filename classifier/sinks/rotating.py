@@ -106,7 +106,8 @@ class RotatingFile:
         """
         at = start
         try:
-            if self._is_regular and os.fstat(self._file).st_nlink == 0:
+            # Whoever gave standard output may have made it so: a temporary file has no name.
+            if self._is_regular and self.path != "-" and os.fstat(self._file).st_nlink == 0:
                 raise OSError(None, "it was deleted")
             while at < len(data):
                 end = len(data)

@@ -22,6 +22,7 @@ use crate::flow::shard::Routed;
 use crate::flow::{
     FlowKey, FlowReport, KeyMode, Limits, PacketClock, SEED, SHARDS, Shard, ShardCounters, hash_bytes, mix,
 };
+use crate::survey::{Survey, Surveyed};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
@@ -457,6 +458,8 @@ pub struct Engine {
     reviews: Vec<i64>,
     reviewed: usize,
     counters: Counters,
+    /// Of a live capture.
+    survey: Option<Survey>,
     link_types: Vec<(LinkType, u64)>,
     reports: Vec<FlowReport>,
     spare: Vec<Batch>,
@@ -485,6 +488,7 @@ impl Engine {
             reviews: Vec::new(),
             reviewed: 0,
             counters: Counters::default(),
+            survey: None,
             link_types: Vec::new(),
             reports: Vec::new(),
             spare: Vec::new(),
@@ -518,6 +522,7 @@ impl Engine {
             self.note_clock();
         }
         self.reports.clear();
+        self.survey = source.live_counters().map(|_| Survey::default());
         self.source = Some(source);
         self.state = State::Reading;
         self.named = false;
@@ -756,6 +761,23 @@ impl Engine {
                 .map(|(name, count)| (name.to_owned(), count)),
             );
         }
+        if let Some(survey) = &self.survey {
+            let seen = survey.counters();
+            stats.extend(
+                [
+                    ("mirror.connections", seen.connections),
+                    ("mirror.connections_one_way", seen.one_way),
+                    ("mirror.streams", seen.streams),
+                    ("mirror.streams_with_gaps", seen.gaps),
+                    ("mirror.payloads", seen.payloads),
+                    ("mirror.payloads_cut", seen.cut),
+                    ("mirror.longest_cut_frame", seen.cut_at),
+                    ("mirror.first_payloads", seen.first_payloads),
+                    ("mirror.first_payloads_blank", seen.blank),
+                ]
+                .map(|(name, count)| (name.to_owned(), count)),
+            );
+        }
         stats
     }
 
@@ -796,6 +818,16 @@ impl Engine {
                 Ok(Decoded::Flow | Decoded::LaterFragment) => {
                     routed.route(self.settings.key_mode);
                     arrived.shard = FlowKey::shard(routed.pair) as u32;
+                    if let Some(survey) = &mut self.survey {
+                        survey.look(&Surveyed {
+                            packet: &routed.packet,
+                            pair: routed.pair,
+                            hash: routed.hash,
+                            direction: routed.from_low,
+                            time: frame.time,
+                            frame: bytes,
+                        });
+                    }
                     Some(routed.hash)
                 }
                 Ok(Decoded::NoFlow(reason)) => {

@@ -8,7 +8,7 @@
 //! keeps one bounded table in each of 64 shards by the packet clock, [`fingerprint`] gathers evidence for
 //! each protocol, and [`engine`] drives them and puts what they report into one deterministic order. [`line`](mod@line)
 //! writes a report down as an event; [`classes`] says which reports cannot be told apart by who judges them, with the
-//! [`prefixes`] and thresholds that they are given.
+//! [`prefixes`] and thresholds that they are given. [`survey`] counts how a live capture looks.
 //! Nothing here knows a register or a policy, and nothing outside sees a packet.
 
 pub mod capture;
@@ -23,3 +23,4 @@ pub mod line;
 pub mod prefixes;
 #[cfg(feature = "python")]
 mod python;
+pub mod survey;
