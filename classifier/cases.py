@@ -21,20 +21,21 @@ class Cases:
     """The cases flagged in the last 24 hours; the longest known goes when there are more than `limit`."""
 
     def __init__(self, limit: int = 131_072) -> None:
-        self._first: OrderedDict[str, int] = OrderedDict()
+        self._first: OrderedDict[bytes, int] = OrderedDict()
         self._limit = limit
         self.evicted = 0
         """Cases pushed out while still in their 24 hours: their next flag says `first` again."""
 
-    def first(self, case_id: str, time_ns: int) -> bool:
+    def first(self, subject: bytes, remote: bytes, protocol: str, time_ns: int) -> bool:
         """Whether this flag is the first of its case in 24 hours; it is remembered if so."""
         self._expire(time_ns)
-        if case_id in self._first:
+        case = _case(subject, remote, protocol)
+        if case in self._first:
             return False
         if len(self._first) >= self._limit:
             self._first.popitem(last=False)
             self.evicted += 1
-        self._first[case_id] = time_ns
+        self._first[case] = time_ns
         return True
 
     def clear(self) -> None:
@@ -43,10 +44,10 @@ class Cases:
 
     def _expire(self, time_ns: int) -> None:
         while self._first:
-            case_id, first_ns = next(iter(self._first.items()))
+            case, first_ns = next(iter(self._first.items()))
             if time_ns - first_ns < DAY_NS:
                 return
-            del self._first[case_id]
+            del self._first[case]
 
 
 class FirstSeen:
@@ -60,8 +61,7 @@ class FirstSeen:
 
     def since(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
         """The start of the earliest flow of the case; this one, which began at `start_ns`, included."""
-        # One object, not a tuple of three: of so many, few are in a cache. Lengths tell the families apart.
-        case = (subject if len(subject) == 4 else subject[:8]) + remote + protocol.encode()
+        case = _case(subject, remote, protocol)
         since_ns = self._since.get(case)
         if since_ns is None or since_ns > start_ns:
             since_ns = self._since[case] = start_ns
@@ -74,6 +74,11 @@ class FirstSeen:
     def clear(self) -> None:
         """Forget them all: another capture begins."""
         self._since.clear()
+
+
+def _case(subject: bytes, remote: bytes, protocol: str) -> bytes:
+    """What a case is remembered by: one object, since of so many few are in a cache of the processor."""
+    return (subject if len(subject) == 4 else subject[:8]) + remote + protocol.encode()
 
 
 def subject_prefix(address: bytes) -> str:

@@ -20,7 +20,7 @@ import orjson
 from classifier import _core
 from classifier.answers import Answers
 from classifier.attempts import Attempts
-from classifier.cases import Cases, FirstSeen, case_id
+from classifier.cases import Cases, FirstSeen
 from classifier.events import (
     NANOSECONDS,
     SCHEMA_VERSION,
@@ -174,7 +174,7 @@ class Reporter:
             if answer.event is None:
                 continue
             here, there = (destination, source) if ends.subject_answers else (source, destination)
-            first = answer.newly_flagged and self._cases.first(case_id(here, there, protocol), time_ns)
+            first = answer.newly_flagged and self._cases.first(here, there, protocol, time_ns)
             if tally is not None:
                 tally.told(protocol, here, time_ns, answers.said.get(tag), answer.now, first)
             if self.first_ns is None:

@@ -175,7 +175,7 @@ class PlainReporter:
             subject, remote = remote, subject
         case = case_id(subject, remote, row.protocol)
         newly_flagged = now.action == "flag" and (said is None or said.action != "flag")
-        first = newly_flagged and self._cases.first(case, row.time_ns)
+        first = newly_flagged and self._cases.first(subject, remote, row.protocol, row.time_ns)
         if self._tally is not None:
             before_it = None if said is None else _said(said)
             self._tally.told(row.protocol, subject, row.time_ns, before_it, _said(now), first)
