@@ -25,7 +25,7 @@ from bench.loads import LOADS, PCAP_HEADER
 from bench.lookups import make_entry, make_networks
 from bench.measure import ROOT, BenchError, alternate
 from classifier import _core
-from classifier.events import VpnLines
+from classifier.events import VpnLine, VpnLines
 from classifier.inputs import find
 from classifier.pipeline import Replay
 from classifier.policy import Policy
@@ -42,6 +42,7 @@ FLOWS_PER_S = 330  # flows end 600 s after their last packet: no more run at onc
 FLOOD_PER_S = 10_000
 FLOOD_TUNNELS = 100
 FLOODED = bytes([203, 0, 113])
+TUNNEL = b'"src_ip":"10.9.'
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _UDP = struct.Struct(">HHHH")
 _ETHERNET = bytes.fromhex("0200000000010200000000020800")
@@ -68,6 +69,10 @@ class Flood:
     """Forged openings: CPU microseconds each, and memory, which must not depend on how many they are."""
 
     openings: int
+    tunnels: int
+    """Among them, each reported as established to its end."""
+    summarised: int
+    """Openings that are in summaries."""
     cpu_us: float
     memory_mb: float
     memory_of_a_fifth_mb: float
@@ -101,14 +106,11 @@ def once(what: str, capture: Path) -> dict[str, float]:
     """One run: CPU seconds behind the start, and what came of it."""
     register, policy = rules()
     began = time.process_time()
-    if what == "engine":
-        flows, lines = read(capture, policy), 0
-    else:
-        flows, lines = write(capture, register, policy)
-    return {"cpu_s": time.process_time() - began, "flows": flows, "lines": lines}
+    found = read(capture, policy) if what == "engine" else write(capture, register, policy)
+    return found | {"cpu_s": time.process_time() - began}
 
 
-def read(capture: Path, policy: Policy) -> int:
+def read(capture: Path, policy: Policy) -> dict[str, float]:
     """The engine alone."""
     engine = _core.Engine(
         packet_milestones=policy.packet_milestones, duration_milestones_s=policy.duration_milestones_s
@@ -116,24 +118,38 @@ def read(capture: Path, policy: Policy) -> int:
     engine.open(str(capture), str(capture))
     while engine.poll(100) is not None:
         pass
-    return engine.stats()["flows.recognised"]
+    return {"flows": engine.stats()["flows.recognised"]}
 
 
-def write(capture: Path, register: Register, policy: Policy) -> tuple[int, int]:
-    """Everything, as `vpn-classifier replay -o` does it."""
+def write(capture: Path, register: Register, policy: Policy) -> dict[str, float]:
+    """Everything, as `vpn-classifier replay -o` does it; how many lines, flows, and tunnels of a flood."""
     sinks = Report(), JsonLines("/dev/null")
     replay = Replay(find([str(capture)]), register, policy)
     counters: dict[str, int] = {}
-    lines = 0
+    lines = tunnels = 0
     for event in replay.blocks():
-        lines += len(event.ends) if isinstance(event, VpnLines) else 1
+        if isinstance(event, VpnLines):
+            lines += len(event.ends)
+            if TUNNEL in event.text:
+                tunnels += sum(map(is_tunnel_that_ended, event.lines()))
+        else:
+            lines += 1
         for sink in sinks:
             sink.write(event)
         if not isinstance(event, VpnLines) and event["event_type"] == "stats":
             counters = event["stats"].get("counters", {})
     for sink in sinks:
         sink.close()
-    return counters["flows.recognised"], lines
+    return {
+        "flows": counters["flows.recognised"],
+        "lines": lines,
+        "tunnels": tunnels,
+        "summarised": counters["attempts.summarised"],
+    }
+
+
+def is_tunnel_that_ended(line: VpnLine) -> bool:
+    return line.ended and TUNNEL in line.line and b'"phase":"established"' in line.line
 
 
 def rules() -> tuple[Register, Policy]:
@@ -244,8 +260,13 @@ def flood(openings: int, runs: int) -> Flood:
         results = alternate({"whole": command}, runs)["whole"]
         said[size] = [json.loads(run.output) for run in results]
         memory[size] = statistics.median(run.memory_mb for run in results)
+    for size, runs_of in said.items():
+        if any(one["tunnels"] != FLOOD_TUNNELS for one in runs_of):
+            raise BenchError(f"of {FLOOD_TUNNELS} tunnels among {size:,} openings some were not reported")
     return Flood(
         openings=openings,
+        tunnels=FLOOD_TUNNELS,
+        summarised=int(said[openings][0]["summarised"]),
         cpu_us=statistics.median(one["cpu_s"] for one in said[openings]) / openings * 1e6,
         memory_mb=memory[openings],
         memory_of_a_fifth_mb=memory[openings // 5],
