@@ -37,6 +37,7 @@ FLOWS = 1_000_000
 PREFIXES = 30_000
 LINE_LIMIT_US = 8.0
 """Most CPU time from the core to one event line, in microseconds."""
+COMMAND = (sys.executable, "-m", "bench.events")
 START_S = 1_798_000_000
 FLOWS_PER_S = 330  # flows end 600 s after their last packet: no more run at once than their pool holds
 FLOOD_PER_S = 10_000
@@ -78,11 +79,11 @@ class Flood:
     memory_of_a_fifth_mb: float
 
 
-def measure(flows: int, runs: int) -> Events:
+def measure(flows: int, runs: int, prefixes: int = PREFIXES) -> Events:
     capture = build(flows)
     results = alternate(
         {
-            name: [sys.executable, "-m", "bench.events", "--once", name, str(capture)]
+            name: [*COMMAND, "--prefixes", str(prefixes), "--once", name, str(capture)]
             for name in ("whole", "engine")
         },
         runs,
@@ -102,9 +103,9 @@ def measure(flows: int, runs: int) -> Events:
     )
 
 
-def once(what: str, capture: Path) -> dict[str, float]:
+def once(what: str, capture: Path, prefixes: int) -> dict[str, float]:
     """One run: CPU seconds behind the start, and what came of it."""
-    register, policy = rules()
+    register, policy = rules(prefixes)
     began = time.process_time()
     found = read(capture, policy) if what == "engine" else write(capture, register, policy)
     return found | {"cpu_s": time.process_time() - began}
@@ -152,9 +153,9 @@ def is_tunnel_that_ended(line: VpnLine) -> bool:
     return line.ended and TUNNEL in line.line and b'"phase":"established"' in line.line
 
 
-def rules() -> tuple[Register, Policy]:
+def rules(prefixes: int = PREFIXES) -> tuple[Register, Policy]:
     """So many prefixes, all registered; the shipped policy, without networks of its own."""
-    entries = (make_entry(number, prefix) for number, prefix in enumerate(networks()))
+    entries = (make_entry(number, prefix) for number, prefix in enumerate(networks(prefixes)))
     register = Register.build(
         entries,
         source="bench",
@@ -166,8 +167,9 @@ def rules() -> tuple[Register, Policy]:
     return register, replace(Policy.load(ROOT / "rules" / "policy.toml"), local=())
 
 
-def networks() -> list[Prefix]:
-    return make_networks(random.Random(PREFIXES), PREFIXES)
+def networks(size: int = PREFIXES) -> list[Prefix]:
+    """Of those that the capture is made for the first, or all and others beside them."""
+    return make_networks(random.Random(PREFIXES), size)
 
 
 def build(flows: int) -> Path:
@@ -256,7 +258,7 @@ def flood(openings: int, runs: int) -> Flood:
             partial = path.with_suffix(".partial")
             write_flood(partial, size, FLOOD_TUNNELS)
             partial.rename(path)
-        command = [sys.executable, "-m", "bench.events", "--once", "whole", str(path)]
+        command = [*COMMAND, "--once", "whole", str(path)]
         results = alternate({"whole": command}, runs)["whole"]
         said[size] = [json.loads(run.output) for run in results]
         memory[size] = statistics.median(run.memory_mb for run in results)
@@ -277,16 +279,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.events", description=__doc__)
     parser.add_argument("--flows", type=int, default=FLOWS, help="tunnels in the capture (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (%(default)s)")
+    parser.add_argument("--prefixes", type=int, default=PREFIXES, help="in the register (%(default)s)")
     parser.add_argument("--flood", type=int, metavar="N", help="N forged initiations instead")
     parser.add_argument("--once", nargs=2, metavar=("WHAT", "CAPTURE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
-        print(json.dumps(once(arguments.once[0], Path(arguments.once[1]))))
+        print(json.dumps(once(arguments.once[0], Path(arguments.once[1]), arguments.prefixes)))
         return
     print(
         flood(arguments.flood, arguments.runs)
         if arguments.flood
-        else measure(arguments.flows, arguments.runs)
+        else measure(arguments.flows, arguments.runs, arguments.prefixes)
     )
 
 

@@ -34,14 +34,8 @@ pub enum Hole {
 
 impl Hole {
     /// All of them, by their bytes, from 1 on.
-    pub const ALL: [Self; 6] = [
-        Self::Address(0),
-        Self::Address(1),
-        Self::Subject(0),
-        Self::Subject(1),
-        Self::Case(0),
-        Self::Case(1),
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Address(0), Self::Address(1), Self::Subject(0), Self::Subject(1), Self::Case(0), Self::Case(1)];
 
     /// Name in the Python module.
     pub fn name(self) -> &'static str {
@@ -171,7 +165,8 @@ fn hexadecimal(byte: u8) -> [u8; 2] {
 fn next_hole(text: &[u8]) -> Option<usize> {
     let is_hole = |byte: &u8| *byte < TEXT;
     let chunks = text.chunks(64);
-    let (place, chunk) = chunks.enumerate().find(|(_, chunk)| chunk.iter().fold(false, |any, byte| any | is_hole(byte)))?;
+    let (place, chunk) =
+        chunks.enumerate().find(|(_, chunk)| chunk.iter().fold(false, |any, byte| any | is_hole(byte)))?;
     Some(place * 64 + chunk.iter().position(is_hole)?)
 }
 

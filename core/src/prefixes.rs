@@ -106,8 +106,7 @@ impl<A: Address> Ranges<A> {
         // In this order every prefix comes behind those that hold it. It is stable: the first of a prefix stays first.
         prefixes.sort_by_key(|&(address, length, _)| (address, length));
         prefixes.dedup_by_key(|&mut (address, length, _)| (address, length));
-        let mut ranges =
-            Self { starts: vec![A::ZERO], numbers: vec![0], index: Vec::new(), index_bits: 0 };
+        let mut ranges = Self { starts: vec![A::ZERO], numbers: vec![0], index: Vec::new(), index_bits: 0 };
         // Those that hold the present address: their last addresses and numbers.
         let mut above: Vec<(A, u32)> = Vec::new();
         for (address, length, number) in prefixes {
@@ -186,7 +185,8 @@ mod tests {
             prefix.len() == address.len()
                 && (0..usize::from(length)).all(|bit| (prefix[bit / 8] ^ address[bit / 8]) << (bit % 8) & 0x80 == 0)
         };
-        let longest = prefixes.iter().filter(|(prefix, length, _)| holds(prefix, *length)).map(|&(_, length, _)| length).max();
+        let longest =
+            prefixes.iter().filter(|(prefix, length, _)| holds(prefix, *length)).map(|&(_, length, _)| length).max();
         let first = |longest| prefixes.iter().find(|(prefix, length, _)| *length == longest && holds(prefix, *length));
         longest.and_then(first).map_or(0, |&(_, _, number)| number)
     }
@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn many_hosts_and_what_lies_between_them() {
-        let hosts: Vec<_> = (0..50_000_u32).map(|number| ((number * 85_899 + 7).to_be_bytes().to_vec(), 32, number + 1)).collect();
+        let hosts: Vec<_> =
+            (0..50_000_u32).map(|number| ((number * 85_899 + 7).to_be_bytes().to_vec(), 32, number + 1)).collect();
         let map = map(&hosts);
         for (address, _, number) in &hosts {
             let host = u32::from_be_bytes(address.as_slice().try_into().unwrap());
