@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import islice
 from pathlib import Path
 
 import dpkt
@@ -22,8 +23,28 @@ from classifier.events import Event, VpnLine
 from classifier.inputs import Inputs
 from classifier.metrics.tally import Tally, TallyCopy
 from classifier.pipeline import Replay, Settings
-from classifier.policy import Policy, UnregisteredAfter
-from classifier.register import Prefix, Register
+from classifier.policy import (
+    Action,
+    Confidence,
+    Direction,
+    Phase,
+    Policy,
+    Rule,
+    UnregisteredAfter,
+    Verdict,
+)
+from classifier.register import (
+    Category,
+    Endpoint,
+    Entry,
+    Kind,
+    Prefix,
+    PrefixTable,
+    Protocol,
+    Register,
+    Side,
+    Status,
+)
 from classifier.reporter import Reporter
 
 MINUTE = 60 * 1_000_000_000
@@ -77,7 +98,9 @@ def flows() -> Iterator[tuple[int, bytes]]:
     generator = random.Random(7)
     cases = [packets(case) for case in CASES]
     for number in range(-75, 75):
-        hosts = [ip_address(host).packed for host in HOSTS[generator.choice((4, 4, 16))]]
+        # Mostly the same few, so that many flows are in one class.
+        some = HOSTS[generator.choice((4, 4, 4, 16))][: generator.choice((4, 4, 4, 10))]
+        hosts = [ip_address(host).packed for host in some]
         source, destination = generator.sample(hosts, 2)
         start_ns = START + number * 29 * MINUTE
         stretch = generator.choice((1, 1, 40))
@@ -111,21 +134,29 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(
-    reporter: type, capture: Path, how: Settings, *judging: tuple[Register | None, Policy]
+    reporter: type[Reporter] | type[PlainReporter],
+    capture: Path,
+    how: Settings,
+    *judging: tuple[Register | None, Policy],
 ) -> tuple[list[Event | VpnLine], TallyCopy]:
-    """All that a replay gives, and what is counted of it.
+    """All that a replay of the capture gives, and what is counted of it.
 
-    With more than one register and policy, the others are taken before it begins.
+    With more than one register and policy, the capture is read again after each.
     """
     tally = Tally(windowed=False)
+    (register, policy), *others = judging
+    waiting = iter(others)
+
+    class Reloading(reporter):  # type: ignore[misc, valid-type]
+        def end(self, capture: str) -> Iterator[Event]:
+            yield from super().end(capture)
+            for register, policy in islice(waiting, 1):
+                run.reload(register, replace(policy))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("classifier.pipeline.Reporter", reporter)
-        (register, policy), *others = judging
-        run = Replay(
-            Inputs((str(capture), str(capture)), (), None), register, replace(policy), how, tally=tally
-        )
-        for register, policy in others:
-            run.reload(register, replace(policy))
+        patch.setattr("classifier.pipeline.Reporter", Reloading)
+        captures = (str(capture),) * (1 + len(judging))
+        run = Replay(Inputs(captures, (), None), register, replace(policy), how, tally=tally)
         lines = list(run.lines())
     return lines, replace(tally.copy(0), lookups=(), lookup_seconds=0)
 
@@ -161,6 +192,94 @@ def test_lines_are_those_of_flows_judged_one_by_one(
     how = Settings(min_confidence=min_confidence, as_of_ns=as_of_ns)
     judging = (register, policy), *others
     assert written(Reporter, capture, how, *judging) == written(PlainReporter, capture, how, *judging)
+
+
+def known(address: str, kind: Kind, *, until_ns: int | None = None, at: str = "", port: int = 0) -> Entry:
+    return Entry(
+        entry_id=f"R-{address}",
+        kind=kind,
+        category=Category.BANK if kind is Kind.VPN_REGISTRATION else Category.OTHER,
+        prefix=Prefix.parse(address),
+        side=Side.EITHER,
+        endpoints=(Endpoint(Prefix.parse(at), port or None),) if at else (),
+        protocols=(),
+        valid_from_ns=0,
+        valid_until_ns=until_ns,
+        status=Status.APPROVED,
+        status_since_ns=0,
+    )
+
+
+ENTRIES = [
+    known("198.51.100.7", Kind.VPN_REGISTRATION, at="203.0.113.10", port=51_820),
+    known("198.51.100.8", Kind.IP_WHITELIST, until_ns=START),
+    known("198.51.100.130", Kind.VPN_REGISTRATION, at="203.0.113.0/28"),
+    known("203.0.113.20", Kind.CARRIER_SERVICE, until_ns=START + DAY),
+    known("2001:db8:1::/64", Kind.VPN_REGISTRATION, at="2001:db8:2::1", port=500),
+    known("2001:db8:ff::/48", Kind.IP_WHITELIST),
+]
+
+
+def register(issued_at_ns: int = START, first_record_ns: int = START - DAY) -> Register:
+    return Register.build(
+        ENTRIES,
+        source="test",
+        serial=3,
+        issued_at_ns=issued_at_ns,
+        next_update_ns=START + DAY,
+        first_record_ns=first_record_ns,
+    )
+
+
+KNOWN = register()
+# What holds for some flows of the capture and not for others, one condition each.
+CONDITIONS: dict[str, Rule] = {
+    "verdict": Rule("it", Action.FLAG, verdicts=frozenset({Verdict.REGISTERED})),
+    "phase": Rule("it", Action.FLAG, phases=frozenset({Phase.ESTABLISHED})),
+    "confidence": Rule("it", Action.FLAG, confidences=frozenset({Confidence.CONFIRMED})),
+    "direction": Rule("it", Action.FLAG, directions=frozenset({Direction.OUTBOUND})),
+    "protocol": Rule("it", Action.FLAG, protocols=frozenset({Protocol.IPSEC})),
+    "kind": Rule("it", Action.FLAG, kinds=frozenset({Kind.IP_WHITELIST})),
+    "category": Rule("it", Action.FLAG, categories=frozenset({Category.BANK})),
+    "other end": Rule("it", Action.FLAG, other_ends=frozenset({Verdict.ENDPOINT_MISMATCH})),
+    "prefix": Rule("it", Action.FLAG, prefixes=(Prefix.parse("198.51.100.8/31"),)),
+    "packets": Rule("it", Action.FLAG, min_packets=7),
+    "packets of the subject": Rule("it", Action.FLAG, min_subject_packets=4),
+    "duration": Rule("it", Action.FLAG, min_duration_ns=10 * 10**9),
+    "from": Rule("it", Action.FLAG, from_ns=START),
+    "until": Rule("it", Action.FLAG, until_ns=START),
+}
+LOCAL = tuple(map(Prefix.parse, ("198.51.100.0/24", "2001:db8:1::/48")))
+
+
+@pytest.mark.parametrize("rule", CONDITIONS.values(), ids=CONDITIONS)
+@pytest.mark.parametrize("local", [(), LOCAL], ids=["no networks", "networks"])
+@pytest.mark.parametrize("as_of_ns", [None, START], ids=["packet time", "as of"])
+def test_flows_that_differ_in_one_condition(
+    capture: Path, rule: Rule, local: tuple[Prefix, ...], as_of_ns: int | None
+) -> None:
+    policy = Policy("p", (rule, Rule("else", Action.OBSERVE)), enforce_from_ns=START - DAY, local=local)
+    # The same once more with everything withdrawn, then with what was there before.
+    empty = replace(KNOWN, entries=(), _prefixes=PrefixTable([]), serial=4)
+    judging = (KNOWN, policy), (empty, policy), (KNOWN, policy)
+    lines, counts = written(PlainReporter, capture, Settings(as_of_ns=as_of_ns), *judging)
+    assert written(Reporter, capture, Settings(as_of_ns=as_of_ns), *judging) == (lines, counts)
+    given = {line.event()["policy"]["rule"] for line in lines if isinstance(line, VpnLine)}
+    is_dated = rule.from_ns is not None or rule.until_ns is not None
+    if (local or not rule.directions) and not (is_dated and as_of_ns is not None):
+        assert given == {"it", "else"}
+
+
+@pytest.mark.parametrize("days", [-2, -1, 0, 2])
+def test_cases_wait_for_the_next_register(capture: Path, days: int) -> None:
+    asked = register(START + days * DAY, first_record_ns=0)
+    policy = Policy(
+        "p", (FLAG_ALL,), enforce_from_ns=0, unregistered_after=UnregisteredAfter.NEXT_REGISTER, local=LOCAL
+    )
+    expected = written(PlainReporter, capture, Settings(), (asked, policy))
+    assert written(Reporter, capture, Settings(), (asked, policy)) == expected
+    waiting = [b"was first seen on" in line.line for line in expected[0] if isinstance(line, VpnLine)]
+    assert any(waiting) == (days < 1)
 
 
 @pytest.mark.parametrize("limit", ["_MAX_ENDS", "_MAX_ANSWERS"])
