@@ -629,8 +629,8 @@ impl Engine {
 
     fn link_types(&self, py: Python<'_>) -> Vec<(u16, &'static str, u64, bool)> {
         self.with(py, |state| {
-            let types = state.engine.link_types().iter();
-            types.map(|&(link, frames)| (link.0, link.name(), frames, decode::link_type_is_supported(link))).collect()
+            let types = state.engine.link_types().into_iter();
+            types.map(|(link, frames)| (link.0, link.name(), frames, decode::link_type_is_supported(link))).collect()
         })
     }
 

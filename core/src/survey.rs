@@ -54,6 +54,21 @@ pub struct SurveyCounters {
     pub blank: u64,
 }
 
+impl SurveyCounters {
+    /// Adds those of other flows.
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.one_way += other.one_way;
+        self.streams += other.streams;
+        self.gaps += other.gaps;
+        self.payloads += other.payloads;
+        self.cut += other.cut;
+        self.cut_at = self.cut_at.max(other.cut_at);
+        self.first_payloads += other.first_payloads;
+        self.blank += other.blank;
+    }
+}
+
 /// One direction of a flow.
 #[derive(Clone, Copy, Default)]
 struct Stream {

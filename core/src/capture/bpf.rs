@@ -3,7 +3,7 @@
 //! [`Program::new`] takes what it understands all of, and nothing else: then every run ends, since jumps lead forward.
 //! As in libpcap and in the kernel, a load from beyond the captured bytes rejects the frame.
 
-use super::LinkType;
+use super::{FrameRef, LinkType};
 
 /// Longest program; the kernel's limit, too.
 const LONGEST: usize = 4096;
@@ -161,6 +161,18 @@ fn load(frame: &[u8], at: u32, size: u16) -> Option<u32> {
 pub struct Filter(pub Vec<(LinkType, Program)>);
 
 impl Filter {
+    /// Whether it selects every frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it selects a frame.
+    #[inline]
+    pub(crate) fn selects(&self, bytes: &[u8], frame: &FrameRef) -> bool {
+        self.is_empty() || self.program(frame.linktype).is_none_or(|asked| asked.accepts(bytes, frame.original))
+    }
+
     /// The program for frames of this link type.
     #[must_use]
     pub fn program(&self, linktype: LinkType) -> Option<&Program> {

@@ -349,6 +349,18 @@ pub fn decode(
     {
         return Ok(decoded);
     }
+    decode_layers(bytes, original, link, peel, packet)
+}
+
+/// Decodes one frame header by header.
+#[inline(never)]
+fn decode_layers(
+    bytes: &[u8],
+    original: u32,
+    link: LinkType,
+    peel: &Peel,
+    packet: &mut Packet,
+) -> Result<Decoded, DecodeError> {
     *packet = Packet::default();
     let original = (original as usize).max(bytes.len());
     let mut cursor = Cursor { bytes, offset: 0, original, end: original };

@@ -1,7 +1,7 @@
 //! The engine over captures that are written here, byte by byte.
 
 use super::*;
-use crate::capture::open_reader;
+use crate::capture::{FrameBatch, open_reader};
 use crate::fingerprint::testing::{Random, hex, padded};
 use crate::flow::{EndReason, Report};
 use std::collections::BTreeMap;
@@ -657,6 +657,62 @@ fn a_live_capture_that_is_stopped_gives_what_has_arrived() -> Result<(), Box<dyn
     let stats = stats(&engine);
     assert_balanced(&stats);
     assert_eq!(stats["frames"], 2_000);
+    Ok(())
+}
+
+/// A capture whose format has a fault of ours.
+struct Faulty;
+
+impl Source for Faulty {
+    fn fill(&mut self, _: &mut FrameBatch) -> Result<bool, CaptureError> {
+        panic!("a fault of this test")
+    }
+
+    fn bytes_read(&self) -> u64 {
+        0
+    }
+
+    fn size(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[test]
+fn a_worker_that_is_gone_is_said_and_nobody_waits_for_it() -> Result<(), SettingError> {
+    let mut engine = Engine::new(settings(3))?;
+    engine.begin(Box::new(Faulty), "capture");
+    for _ in 0..3 {
+        let error = engine.poll(Duration::from_secs(60)).err().map(|error| error.found);
+        assert_eq!(error.as_deref(), Some("a worker thread has ended"));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_clock_jumps_alike_on_any_number_of_workers() -> Result<(), Box<dyn std::error::Error>> {
+    let mut frames = mixed(3_000);
+    for (number, (microseconds, _)) in frames.iter_mut().enumerate() {
+        *microseconds += match number {
+            // Alone, it is not believed; a hundred in a row, of several flows, are.
+            500 | 700 => 7_200_000_000,
+            1_500.. => 86_400_000_000,
+            _ => 0,
+        };
+    }
+    let data = capture(&frames);
+    let mut seen = Vec::new();
+    for workers in [1, 2, 5] {
+        let mut engine = Engine::new(settings(workers))?;
+        engine.begin(open_reader(Box::new(std::io::Cursor::new(data.clone())), None, 4096)?, "capture");
+        let mut text = String::new();
+        while let Some(reports) = engine.poll(Duration::ZERO)? {
+            text.extend(reports.iter().map(|report| format!("{report:?}\n")));
+        }
+        let stats = stats(&engine);
+        assert_eq!((stats["clock.jumps"], stats["clock.ahead"]), (1, 101));
+        seen.push(text);
+    }
+    assert!(seen.iter().all(|text| *text == seen[0]) && !seen[0].is_empty());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ const JUMP_PACKETS: u32 = 100;
 const UNSET_PACKETS: u8 = 16;
 
 /// The packet clock of one capture. Times are nanoseconds since 1970.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PacketClock {
     now: Option<i64>,
     /// Packets before it was set; until then it follows each of them.
@@ -52,6 +52,18 @@ impl PacketClock {
                 true
             }
             _ => self.observe_other(time, flow),
+        }
+    }
+
+    /// The same for a packet whose flow is not known. `None`, and nothing is noted, when that would matter.
+    #[inline]
+    pub fn observe_time(&mut self, time: i64) -> Option<bool> {
+        match self.now {
+            Some(now) if self.is_set && time > now => {
+                let is_jump = time.wrapping_sub(now) as u64 > HOUR as u64;
+                (!is_jump).then(|| self.observe(time, None))
+            }
+            _ => Some(self.observe_other(time, None)),
         }
     }
 

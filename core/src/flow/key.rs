@@ -37,6 +37,14 @@ impl KeyMode {
     }
 }
 
+/// Hash of the pair of a packet's hosts.
+#[inline]
+pub fn pair(packet: &Packet) -> u64 {
+    let (source, destination) = (&packet.source, &packet.destination);
+    let (low, high) = if source_is_low(packet) { (source, destination) } else { (destination, source) };
+    pair_hash(low, high, packet.ip_version)
+}
+
 /// Of a packet's flow: hash of the pair, hash of the key, and whether the source is the key's `low`.
 #[inline]
 pub fn hashes(packet: &Packet, scope: u32) -> (u64, u64, bool) {

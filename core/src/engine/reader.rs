@@ -1,0 +1,218 @@
+//! Reads captures, block by block: numbers their frames and runs the packet clock, which there is only one of.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::SECOND;
+use super::batch::{Batch, Tick};
+use crate::capture::bpf::Filter;
+use crate::capture::{CaptureError, FrameBatch, FrameRef, LinkType, Source};
+use crate::decode::{self, Decoded, Peel};
+use crate::flow::shard::Routed;
+use crate::flow::{KeyMode, PacketClock, SEED, hash_bytes, mix};
+
+/// No link has longer frames; segmentation offload makes 65,535.
+const LARGEST_FRAME: u32 = 262_144;
+/// Bytes of a capture's first frame that go into its name in flow ids.
+const NAMING_BYTES: usize = 256;
+
+/// What reading counts, over all captures.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReadCounters {
+    pub captures: u64,
+    pub frames: u64,
+    pub bytes: u64,
+    pub filtered: u64,
+    /// Packets ahead of the clock and behind it, and its jumps.
+    pub ahead: u64,
+    pub behind: u64,
+    pub jumps: u64,
+}
+
+/// A capture, and where it stands.
+pub(super) struct Reader {
+    pub source: Option<Box<dyn Source>>,
+    pub peel: Arc<Peel>,
+    pub link_types: Vec<(LinkType, u64)>,
+    /// Number of the latest frame.
+    number: u64,
+    filter: Filter,
+    key_mode: KeyMode,
+    name: String,
+    is_named: bool,
+    clock: PacketClock,
+    /// The clock has been set, and the shards have been told.
+    has_ticked: bool,
+    /// Beginning of the second that the shards have been told, and of the next.
+    second: i64,
+    next_second: i64,
+    /// Instants of the packet clock at which running flows are reported, ascending, and how many have passed.
+    reviews: Vec<i64>,
+    reviewed: usize,
+    counters: ReadCounters,
+}
+
+impl Reader {
+    pub fn new(filter: Filter, peel: Peel, key_mode: KeyMode) -> Self {
+        Self {
+            source: None,
+            peel: Arc::new(peel),
+            link_types: Vec::new(),
+            number: 0,
+            filter,
+            key_mode,
+            name: String::new(),
+            is_named: false,
+            clock: PacketClock::default(),
+            has_ticked: false,
+            second: 0,
+            next_second: 0,
+            reviews: Vec::new(),
+            reviewed: 0,
+            counters: ReadCounters::default(),
+        }
+    }
+
+    /// Begins a capture.
+    pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
+        self.source = Some(source);
+        // The last two parts: where captures of one name lie in folders of their own, the folder tells them apart.
+        let parts: Vec<_> = Path::new(name).components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        self.name = parts[parts.len().saturating_sub(2)..].join("/");
+        self.is_named = false;
+        self.end();
+        self.number = 0;
+        self.has_ticked = false;
+        self.reviewed = 0;
+        self.link_types.clear();
+        self.counters.captures += 1;
+    }
+
+    /// Ends the capture's clock.
+    pub fn end(&mut self) {
+        self.counters = self.counters();
+        self.clock = PacketClock::default();
+    }
+
+    pub fn counters(&self) -> ReadCounters {
+        let mut counters = self.counters;
+        counters.ahead += self.clock.ahead;
+        counters.behind += self.clock.behind;
+        counters.jumps += self.clock.jumps;
+        counters
+    }
+
+    /// Number of the latest frame, and the packet clock.
+    pub fn stands(&self) -> (u64, i64) {
+        (self.number, self.clock.now())
+    }
+
+    /// Replaces the instants of reviews, ascending; past ones count as passed.
+    pub fn review_at(&mut self, instants: Vec<i64>) {
+        let now = self.clock.now();
+        self.reviewed = if self.has_ticked { instants.partition_point(|&instant| instant <= now) } else { 0 };
+        self.reviews = instants;
+    }
+
+    /// Fills a batch; `Ok(false)` at the end of the capture.
+    ///
+    /// # Errors
+    /// Those of [`Source::fill`]: what has been put into the batch is to be used first.
+    pub fn fill(&mut self, batch: &mut Batch) -> Result<bool, CaptureError> {
+        batch.clear();
+        let Some(source) = &mut self.source else { return Ok(false) };
+        let more = source.fill(&mut batch.frames);
+        let delivered_until = source.delivered_until();
+        batch.peel = Arc::clone(&self.peel);
+        batch.before = self.number;
+        self.count(batch);
+        self.name_capture(batch);
+        self.run_clock(batch);
+        if let Some(now) = delivered_until {
+            self.idle(batch, now);
+        }
+        more
+    }
+
+    /// Counts frames, and those of each link type.
+    fn count(&mut self, batch: &Batch) {
+        let frames = batch.frames.frames();
+        self.counters.frames += frames.len() as u64;
+        // What a record claims beyond any frame there is stays out of the sum.
+        let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
+        self.counters.bytes += frames.iter().map(octets).sum::<u64>();
+        for frames in frames.chunk_by(|one, other| one.linktype == other.linktype) {
+            let (link, count) = (frames[0].linktype, frames.len() as u64);
+            match self.link_types.iter_mut().find(|(known, _)| *known == link) {
+                Some((_, sum)) => *sum += count,
+                None => self.link_types.push((link, count)),
+            }
+        }
+    }
+
+    /// The first frame of a capture, of those that are selected, names it in flow ids.
+    fn name_capture(&mut self, batch: &mut Batch) {
+        if self.is_named {
+            return;
+        }
+        let mut frames = batch.frames.frames().iter().map(|frame| (frame, batch.frames.bytes(frame)));
+        let Some((frame, bytes)) = frames.find(|(frame, bytes)| self.filter.selects(bytes, frame)) else { return };
+        self.is_named = true;
+        let bytes = &bytes[..bytes.len().min(NAMING_BYTES)];
+        batch.chain = Some(mix(hash_bytes(hash_bytes(SEED, self.name.as_bytes()), bytes), frame.time as u64));
+    }
+
+    /// Runs the clock over the frames.
+    fn run_clock(&mut self, batch: &mut Batch) {
+        let Batch { frames, clock, ticks, .. } = batch;
+        let is_filtered = !self.filter.is_empty();
+        let numbered = (self.number + 1..).zip(frames.frames());
+        clock.extend(numbered.map(|(number, frame)| {
+            if is_filtered && !self.filter.selects(frames.bytes(frame), frame) {
+                self.counters.filtered += 1;
+                return self.clock.now();
+            }
+            let has_moved = match self.clock.observe_time(frame.time) {
+                Some(has_moved) => has_moved,
+                None => self.clock.observe(frame.time, self.flow_hash(frames, frame)),
+            };
+            let now = self.clock.now();
+            if has_moved && !(self.has_ticked && (self.second..self.next_second).contains(&now)) {
+                self.has_ticked = true;
+                self.second = now.div_euclid(SECOND).saturating_mul(SECOND);
+                self.next_second = self.second.saturating_add(SECOND);
+                ticks.push(self.tick(number, now));
+            }
+            now
+        }));
+        self.number += frames.frames().len() as u64;
+    }
+
+    /// Hash of a frame's flow, if it has one.
+    #[cold]
+    fn flow_hash(&self, frames: &FrameBatch, frame: &FrameRef) -> Option<u64> {
+        let mut routed = Routed::default();
+        let bytes = frames.bytes(frame);
+        match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut routed.packet) {
+            Ok(Decoded::Flow | Decoded::LaterFragment) => {
+                routed.route(self.key_mode);
+                Some(routed.hash)
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves the clock of a live capture by the host's time while no frame comes.
+    fn idle(&mut self, batch: &mut Batch, now: i64) {
+        let before = self.clock.now().div_euclid(SECOND);
+        if self.clock.idle(now) && now.div_euclid(SECOND) != before {
+            batch.ticks.push(self.tick(self.number, now));
+        }
+    }
+
+    fn tick(&mut self, number: u64, now: i64) -> Tick {
+        let passed = self.reviews.partition_point(|&instant| instant <= now);
+        let review = std::mem::replace(&mut self.reviewed, passed) < passed;
+        Tick { number, now, review }
+    }
+}

@@ -1,0 +1,342 @@
+//! Several workers, each on a thread of its own.
+//!
+//! What they are to do stands on a board, in order, and each carries all of it out for its own shards. Who has nothing
+//! to carry out reads: one at a time reads the next block and puts it on the board, then lists its frames for the
+//! others while the next one reads. So a block's bytes are touched by the core that read it and by the owner of each
+//! packet, and nothing else goes from core to core: what is written by one and read by another costs more than to
+//! decode it again.
+//!
+//! Nothing is on the board, and nobody reads, when [`Threads::poll`] returns.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::reader::Reader;
+use super::worker::{Command, Worker, WorkerCounters};
+use super::{ENOUGH_REPORTS, Gone};
+use crate::capture::CaptureError;
+use crate::capture::bpf::Filter;
+use crate::flow::{FlowReport, Limits};
+
+/// Blocks on the board beside one for each worker: enough for who is ahead to go on reading.
+const AHEAD: usize = 6;
+/// Who has no more blocks than these to carry out reads first: to wait and be woken costs more than to look at a block.
+const LEAST: usize = 3;
+
+/// Threads and what they share with the caller.
+pub(super) struct Threads {
+    board: Arc<Board>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Board {
+    /// Locked by who reads, and by the caller while nobody does.
+    reader: Arc<Mutex<Reader>>,
+    plan: Mutex<Plan>,
+    /// There is something to do.
+    work: Condvar,
+    /// Nothing is on the board, and nobody reads; or a worker is gone.
+    quiet: Condvar,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// What some worker has yet to carry out, in order.
+    entries: VecDeque<Entry>,
+    /// No more blocks are read than these.
+    room: usize,
+    /// Number of the first one.
+    first: u64,
+    reading: Reading,
+    /// The first block that ends after this is the last one for now.
+    until: Option<Instant>,
+    reports: Vec<FlowReport>,
+    counters: Vec<WorkerCounters>,
+    /// Batches to be used again.
+    spare: Vec<Batch>,
+    /// Workers that wait for something to do. To wake nobody costs a system call all the same.
+    waiting: usize,
+    /// The workers are to end.
+    is_closed: bool,
+    /// A worker has ended before.
+    is_broken: bool,
+}
+
+struct Entry {
+    task: Task,
+    /// Its frames are not listed yet.
+    waits: bool,
+    /// Workers that have yet to carry it out.
+    left: usize,
+}
+
+#[derive(Clone)]
+enum Task {
+    Batch(Arc<RwLock<Batch>>),
+    Command(Command),
+    /// To say what was counted.
+    Count,
+}
+
+/// Whether blocks are to be read.
+#[derive(Default)]
+enum Reading {
+    /// No.
+    #[default]
+    Paused,
+    /// Yes.
+    Wanted,
+    /// Somebody does.
+    Begun,
+    /// The capture has ended.
+    Ended(Result<(), CaptureError>),
+}
+
+/// What a worker does next.
+enum Step {
+    Read(Batch),
+    CarryOut(Task),
+}
+
+impl Plan {
+    fn is_quiet(&self) -> bool {
+        self.entries.is_empty() && !matches!(self.reading, Reading::Begun | Reading::Wanted)
+    }
+
+    /// Whether no further block is to be begun.
+    fn is_enough(&self) -> bool {
+        self.reports.len() >= ENOUGH_REPORTS || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+impl Board {
+    /// The plan. Nothing panics while it is locked.
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is on the board and nobody reads.
+    fn wait<'board>(&'board self, mut plan: MutexGuard<'board, Plan>) -> MutexGuard<'board, Plan> {
+        while !plan.is_quiet() && !plan.is_broken {
+            plan = self.quiet.wait(plan).unwrap_or_else(PoisonError::into_inner);
+        }
+        plan
+    }
+
+    /// What a worker that has carried out the entries before `next` does now; waits for it. `None` at the end.
+    fn step(&self, next: &mut u64) -> Option<Step> {
+        let mut plan = self.plan();
+        loop {
+            if plan.is_closed {
+                return None;
+            }
+            let place = next.saturating_sub(plan.first) as usize;
+            let to_do = plan.entries.len().saturating_sub(place);
+            let may_read = matches!(plan.reading, Reading::Wanted) && plan.entries.len() < plan.room;
+            if may_read && to_do <= LEAST {
+                plan.reading = Reading::Begun;
+                return Some(Step::Read(plan.spare.pop().unwrap_or_default()));
+            }
+            if let Some(entry) = plan.entries.get_mut(place)
+                && !entry.waits
+            {
+                *next += 1;
+                return Some(Step::CarryOut(entry.task.clone()));
+            }
+            plan.waiting += 1;
+            plan = self.work.wait(plan).unwrap_or_else(PoisonError::into_inner);
+            plan.waiting -= 1;
+        }
+    }
+
+    /// Reads a block, puts it on the board, and lists its frames.
+    fn read(&self, mut batch: Batch, workers: usize) {
+        let Ok(mut reader) = self.reader.lock() else { return };
+        let more = reader.fill(&mut batch);
+        let is_empty = batch.is_empty();
+        let batch = Arc::new(RwLock::new(batch));
+        let mut plan = self.plan();
+        plan.reading = match more {
+            Ok(true) if plan.is_enough() => Reading::Paused,
+            Ok(true) => Reading::Wanted,
+            Ok(false) => Reading::Ended(Ok(())),
+            Err(error) => Reading::Ended(Err(error)),
+        };
+        let number = plan.first + plan.entries.len() as u64;
+        if !is_empty {
+            plan.entries.push_back(Entry { task: Task::Batch(Arc::clone(&batch)), waits: true, left: workers });
+        }
+        self.tell_all(plan);
+        drop(reader);
+        if is_empty {
+            return;
+        }
+        if let Ok(mut batch) = batch.write() {
+            batch.list(workers);
+        }
+        let mut plan = self.plan();
+        let place = number.saturating_sub(plan.first) as usize;
+        if let Some(entry) = plan.entries.get_mut(place) {
+            entry.waits = false;
+        }
+        self.tell_all(plan);
+    }
+
+    /// An entry has been carried out.
+    fn done(&self, number: u64, reports: &mut Vec<FlowReport>) {
+        let mut plan = self.plan();
+        plan.reports.append(reports);
+        let place = number.saturating_sub(plan.first) as usize;
+        if let Some(entry) = plan.entries.get_mut(place) {
+            entry.left -= 1;
+        }
+        let mut is_news = false;
+        while plan.entries.front().is_some_and(|entry| entry.left == 0) {
+            let entry = plan.entries.pop_front();
+            plan.first += 1;
+            is_news = true;
+            if let Some(Entry { task: Task::Batch(batch), .. }) = entry
+                && let Ok(batch) = Arc::try_unwrap(batch)
+            {
+                plan.spare.extend(batch.into_inner());
+            }
+        }
+        // Who waits for room is not woken for each block.
+        if is_news && plan.entries.len() <= plan.room / 2 {
+            self.tell_all(plan);
+        }
+    }
+
+    fn count(&self, worker: &Worker) {
+        let counters = worker.counters();
+        if let Some(known) = self.plan().counters.get_mut(worker.number()) {
+            *known = counters;
+        }
+    }
+
+    /// Wakes who waits for what the plan says now.
+    fn tell_all(&self, plan: MutexGuard<'_, Plan>) {
+        let (is_quiet, waiting) = (plan.is_quiet(), plan.waiting);
+        drop(plan);
+        if waiting > 0 {
+            self.work.notify_all();
+        }
+        if is_quiet {
+            self.quiet.notify_all();
+        }
+    }
+}
+
+/// Tells when a worker ends, whyever.
+struct Farewell<'board>(&'board Board);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let mut plan = self.0.plan();
+        plan.is_broken = true;
+        drop(plan);
+        self.0.quiet.notify_all();
+    }
+}
+
+fn work(mut worker: Worker, board: &Board, workers: usize) {
+    let _farewell = Farewell(board);
+    let (mut next, mut reports) = (0, Vec::new());
+    while let Some(step) = board.step(&mut next) {
+        match step {
+            Step::Read(batch) => board.read(batch, workers),
+            Step::CarryOut(task) => {
+                match task {
+                    // Nobody writes any more, and one who panicked while it wrote has ended.
+                    Task::Batch(batch) => match batch.read() {
+                        Ok(batch) => worker.run(&batch),
+                        Err(_) => return,
+                    },
+                    Task::Command(command) => worker.obey(command),
+                    Task::Count => board.count(&worker),
+                }
+                worker.take_reports(&mut reports);
+                board.done(next - 1, &mut reports);
+            }
+        }
+    }
+}
+
+impl Threads {
+    /// Starts so many workers.
+    pub fn start(count: usize, limits: &Limits, filter: &Filter, reader: Arc<Mutex<Reader>>) -> std::io::Result<Self> {
+        let plan = Plan { room: count + AHEAD, counters: vec![WorkerCounters::default(); count], ..Plan::default() };
+        let board =
+            Arc::new(Board { reader, plan: Mutex::new(plan), work: Condvar::default(), quiet: Condvar::default() });
+        let mut threads = Self { board, threads: Vec::new() };
+        for number in 0..count {
+            let worker = Worker::new(number, count, limits, filter);
+            let board = Arc::clone(&threads.board);
+            let thread = std::thread::Builder::new().name(format!("vpn-worker-{number}"));
+            threads.threads.push(thread.spawn(move || work(worker, &board, count))?);
+        }
+        Ok(threads)
+    }
+
+    /// Has a command carried out by all workers, in its turn.
+    pub fn tell(&self, command: Command) -> Result<(), Gone> {
+        self.put(Task::Command(command))
+    }
+
+    fn put(&self, task: Task) -> Result<(), Gone> {
+        let mut plan = self.board.plan();
+        if plan.is_broken {
+            return Err(Gone);
+        }
+        plan.entries.push_back(Entry { task, waits: false, left: self.threads.len() });
+        self.board.tell_all(plan);
+        Ok(())
+    }
+
+    /// Has blocks read and looked at until an instant, or until there are many reports. The end of the capture, when it
+    /// came to that.
+    pub fn poll(&self, until: Option<Instant>) -> Result<Option<Result<(), CaptureError>>, Gone> {
+        let mut plan = self.board.plan();
+        plan.reading = Reading::Wanted;
+        plan.until = until;
+        self.board.work.notify_all();
+        let mut plan = self.board.wait(plan);
+        let reading = std::mem::take(&mut plan.reading);
+        let is_broken = plan.is_broken;
+        drop(plan);
+        match reading {
+            _ if is_broken => Err(Gone),
+            Reading::Ended(result) => Ok(Some(result)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits until everything is carried out, and takes the reports.
+    pub fn take_reports(&self, reports: &mut Vec<FlowReport>) -> Result<(), Gone> {
+        self.put(Task::Count)?;
+        let mut plan = self.board.wait(self.board.plan());
+        reports.append(&mut plan.reports);
+        if plan.is_broken { Err(Gone) } else { Ok(()) }
+    }
+
+    /// What all workers have counted, when reports were last taken.
+    pub fn counters(&self) -> WorkerCounters {
+        let mut sum = WorkerCounters::default();
+        self.board.plan().counters.iter().for_each(|counters| sum.add(counters));
+        sum
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.board.plan().is_closed = true;
+        self.board.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so on stderr; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
