@@ -282,6 +282,31 @@ def test_cases_wait_for_the_next_register(capture: Path, days: int) -> None:
     assert any(waiting) == (days < 1)
 
 
+def test_one_case_waits_and_another_that_looks_the_same_does_not(tmp_path: Path) -> None:
+    """Two hosts without an entry; one was there before the register was issued, and has another flow later."""
+    first, second, server = (ip_address(host).packed for host in ("192.0.2.1", "192.0.2.2", "192.0.2.99"))
+    path = tmp_path / "two.pcap"
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2_3C4D, 2, 4, 0, 0, 65_535, 1))
+        for at_ns, client, port in (
+            (START - 50 * MINUTE, first, b"\xc0\x01"),
+            (START + 5 * MINUTE, first, b"\xc0\x02"),
+            (START + 6 * MINUTE, second, b"\xc0\x02"),
+        ):
+            for after_s, from_client, protocol, above in packets("wg-plain-51820")[:12]:
+                ends = (client, server) if from_client else (server, client)
+                above = port + above[2:] if from_client else above[:2] + port + above[4:]
+                one, time_ns = frame(*ends, protocol, above), at_ns + int(after_s * 1e9)
+                file.write(struct.pack("<IIII", *divmod(time_ns, 10**9), len(one), len(one)) + one)
+    asked = register(START, first_record_ns=0)
+    policy = Policy("p", (FLAG_ALL,), enforce_from_ns=0, unregistered_after=UnregisteredAfter.NEXT_REGISTER)
+    lines, counts = written(Reporter, path, Settings(), (asked, policy))
+    assert (lines, counts) == written(PlainReporter, path, Settings(), (asked, policy))
+    told = [line.event() for line in lines if isinstance(line, VpnLine)]
+    last = {event["src_ip"]: event["policy"]["action"] for event in told if event["src_port"] == 0xC002}
+    assert last == {"192.0.2.1": "flag", "192.0.2.2": "observe"}
+
+
 @pytest.mark.parametrize("limit", ["_MAX_ENDS", "_MAX_ANSWERS"])
 def test_what_is_forgotten_is_worked_out_again(
     capture: Path, monkeypatch: pytest.MonkeyPatch, limit: str
