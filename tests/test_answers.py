@@ -283,7 +283,7 @@ def test_cases_wait_for_the_next_register(capture: Path, days: int) -> None:
 
 
 def test_one_case_waits_and_another_that_looks_the_same_does_not(tmp_path: Path) -> None:
-    """Two hosts without an entry; one was there before the register was issued, and has another flow later."""
+    """Two hosts without an entry; one was there before the register was issued, and has a flow later."""
     first, second, server = (ip_address(host).packed for host in ("192.0.2.1", "192.0.2.2", "192.0.2.99"))
     path = tmp_path / "two.pcap"
     with path.open("wb") as file:
