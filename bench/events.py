@@ -25,7 +25,7 @@ from bench.loads import LOADS, PCAP_HEADER
 from bench.lookups import make_entry, make_networks
 from bench.measure import ROOT, BenchError, alternate
 from classifier import _core
-from classifier.events import VpnLine
+from classifier.events import VpnLine, VpnLines
 from classifier.inputs import find
 from classifier.pipeline import Replay
 from classifier.policy import Policy
@@ -37,11 +37,13 @@ FLOWS = 1_000_000
 PREFIXES = 30_000
 LINE_LIMIT_US = 8.0
 """Most CPU time from the core to one event line, in microseconds."""
+COMMAND = (sys.executable, "-m", "bench.events")
 START_S = 1_798_000_000
 FLOWS_PER_S = 330  # flows end 600 s after their last packet: no more run at once than their pool holds
 FLOOD_PER_S = 10_000
 FLOOD_TUNNELS = 100
 FLOODED = bytes([203, 0, 113])
+TUNNEL = b'"src_ip":"10.9.'
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _UDP = struct.Struct(">HHHH")
 _ETHERNET = bytes.fromhex("0200000000010200000000020800")
@@ -68,16 +70,20 @@ class Flood:
     """Forged openings: CPU microseconds each, and memory, which must not depend on how many they are."""
 
     openings: int
+    tunnels: int
+    """Among them, each reported as established to its end."""
+    summarised: int
+    """Openings that are in summaries."""
     cpu_us: float
     memory_mb: float
     memory_of_a_fifth_mb: float
 
 
-def measure(flows: int, runs: int) -> Events:
+def measure(flows: int, runs: int, prefixes: int = PREFIXES) -> Events:
     capture = build(flows)
     results = alternate(
         {
-            name: [sys.executable, "-m", "bench.events", "--once", name, str(capture)]
+            name: [*COMMAND, "--prefixes", str(prefixes), "--once", name, str(capture)]
             for name in ("whole", "engine")
         },
         runs,
@@ -97,18 +103,15 @@ def measure(flows: int, runs: int) -> Events:
     )
 
 
-def once(what: str, capture: Path) -> dict[str, float]:
+def once(what: str, capture: Path, prefixes: int) -> dict[str, float]:
     """One run: CPU seconds behind the start, and what came of it."""
-    register, policy = rules()
+    register, policy = rules(prefixes)
     began = time.process_time()
-    if what == "engine":
-        flows, lines = read(capture, policy), 0
-    else:
-        flows, lines = write(capture, register, policy)
-    return {"cpu_s": time.process_time() - began, "flows": flows, "lines": lines}
+    found = read(capture, policy) if what == "engine" else write(capture, register, policy)
+    return found | {"cpu_s": time.process_time() - began}
 
 
-def read(capture: Path, policy: Policy) -> int:
+def read(capture: Path, policy: Policy) -> dict[str, float]:
     """The engine alone."""
     engine = _core.Engine(
         packet_milestones=policy.packet_milestones, duration_milestones_s=policy.duration_milestones_s
@@ -116,29 +119,43 @@ def read(capture: Path, policy: Policy) -> int:
     engine.open(str(capture), str(capture))
     while engine.poll(100) is not None:
         pass
-    return engine.stats()["flows.recognised"]
+    return {"flows": engine.stats()["flows.recognised"]}
 
 
-def write(capture: Path, register: Register, policy: Policy) -> tuple[int, int]:
-    """Everything, as `vpn-classifier replay -o` does it."""
+def write(capture: Path, register: Register, policy: Policy) -> dict[str, float]:
+    """Everything, as `vpn-classifier replay -o` does it; how many lines, flows, and tunnels of a flood."""
     sinks = Report(), JsonLines("/dev/null")
     replay = Replay(find([str(capture)]), register, policy)
     counters: dict[str, int] = {}
-    lines = 0
-    for event in replay.lines():
-        lines += 1
+    lines = tunnels = 0
+    for event in replay.blocks():
+        if isinstance(event, VpnLines):
+            lines += len(event.ends)
+            if TUNNEL in event.text:
+                tunnels += sum(map(is_tunnel_that_ended, event.lines()))
+        else:
+            lines += 1
         for sink in sinks:
             sink.write(event)
-        if not isinstance(event, VpnLine) and event["event_type"] == "stats":
+        if not isinstance(event, VpnLines) and event["event_type"] == "stats":
             counters = event["stats"].get("counters", {})
     for sink in sinks:
         sink.close()
-    return counters["flows.recognised"], lines
+    return {
+        "flows": counters["flows.recognised"],
+        "lines": lines,
+        "tunnels": tunnels,
+        "summarised": counters["attempts.summarised"],
+    }
 
 
-def rules() -> tuple[Register, Policy]:
+def is_tunnel_that_ended(line: VpnLine) -> bool:
+    return line.ended and TUNNEL in line.line and b'"phase":"established"' in line.line
+
+
+def rules(prefixes: int = PREFIXES) -> tuple[Register, Policy]:
     """So many prefixes, all registered; the shipped policy, without networks of its own."""
-    entries = (make_entry(number, prefix) for number, prefix in enumerate(networks()))
+    entries = (make_entry(number, prefix) for number, prefix in enumerate(networks(prefixes)))
     register = Register.build(
         entries,
         source="bench",
@@ -150,8 +167,9 @@ def rules() -> tuple[Register, Policy]:
     return register, replace(Policy.load(ROOT / "rules" / "policy.toml"), local=())
 
 
-def networks() -> list[Prefix]:
-    return make_networks(random.Random(PREFIXES), PREFIXES)
+def networks(size: int = PREFIXES) -> list[Prefix]:
+    """Of those that the capture is made for the first, or all and others beside them."""
+    return make_networks(random.Random(PREFIXES), size)
 
 
 def build(flows: int) -> Path:
@@ -240,12 +258,17 @@ def flood(openings: int, runs: int) -> Flood:
             partial = path.with_suffix(".partial")
             write_flood(partial, size, FLOOD_TUNNELS)
             partial.rename(path)
-        command = [sys.executable, "-m", "bench.events", "--once", "whole", str(path)]
+        command = [*COMMAND, "--once", "whole", str(path)]
         results = alternate({"whole": command}, runs)["whole"]
         said[size] = [json.loads(run.output) for run in results]
         memory[size] = statistics.median(run.memory_mb for run in results)
+    for size, runs_of in said.items():
+        if any(one["tunnels"] != FLOOD_TUNNELS for one in runs_of):
+            raise BenchError(f"of {FLOOD_TUNNELS} tunnels among {size:,} openings some were not reported")
     return Flood(
         openings=openings,
+        tunnels=FLOOD_TUNNELS,
+        summarised=int(said[openings][0]["summarised"]),
         cpu_us=statistics.median(one["cpu_s"] for one in said[openings]) / openings * 1e6,
         memory_mb=memory[openings],
         memory_of_a_fifth_mb=memory[openings // 5],
@@ -256,16 +279,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.events", description=__doc__)
     parser.add_argument("--flows", type=int, default=FLOWS, help="tunnels in the capture (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (%(default)s)")
+    parser.add_argument("--prefixes", type=int, default=PREFIXES, help="in the register (%(default)s)")
     parser.add_argument("--flood", type=int, metavar="N", help="N forged initiations instead")
     parser.add_argument("--once", nargs=2, metavar=("WHAT", "CAPTURE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
-        print(json.dumps(once(arguments.once[0], Path(arguments.once[1]))))
+        print(json.dumps(once(arguments.once[0], Path(arguments.once[1]), arguments.prefixes)))
         return
     print(
         flood(arguments.flood, arguments.runs)
         if arguments.flood
-        else measure(arguments.flows, arguments.runs)
+        else measure(arguments.flows, arguments.runs, arguments.prefixes)
     )
 
 

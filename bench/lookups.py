@@ -1,10 +1,13 @@
 """Look-ups of both ends of a flow, and judging it, beside the bare prefix trees that both are built on.
 
-A look-up gives all entries that cover an address. Judging gives the verdict, the rule that decided, and all
+A look-up gives all entries that cover an address; a compiled one gives a number for its longest prefix, which
+stands for the same entries, asked from Python here and by the core in a replay (`events.py --prefixes N`).
+Judging gives the verdict, the rule that decided, and all
 entries that cover either end with how each stands; the policy is the shipped one. The bare trees, of the
 same prefixes, say no more than whether there is one.
 """
 
+import argparse
 import gc
 import random
 import statistics
@@ -22,6 +25,7 @@ from classifier.policy import FlowFacts, Policy
 from classifier.register import Category, Entry, Kind, Prefix, Register, Side, Status
 
 FLOWS = 200_000
+SIZES = (1_000, 30_000, 1_000_000)
 JUDGED_LIMIT = 200_000
 """Flows that must be judged per second of CPU time, with 30,000 prefixes."""
 NOW_NS = 1_795_400_000_000_000_000
@@ -37,9 +41,12 @@ class Lookups:
     """Million addresses looked up."""
     pytricia: float
     """The same in the bare trees."""
+    compiled: float
+    """The same in the compiled map."""
     judged: float
     """Flows judged: verdict, rule, and the entries of both ends."""
     build_s: float
+    compile_s: float
 
 
 def measure(size: int, runs: int) -> Lookups:
@@ -58,6 +65,9 @@ def measure(size: int, runs: int) -> Lookups:
         sha256="0" * 64,
     )
     build_s = time.process_time() - began
+    began = time.process_time()
+    number = register.compiled().prefixes.number
+    compile_s = time.process_time() - began
     trees: dict[int, Any] = {4: pytricia.PyTricia(32, AF_INET), 16: pytricia.PyTricia(128, AF_INET6)}
     for network in networks:
         trees[len(network.address)].insert(network.address, network.length, True)
@@ -68,10 +78,11 @@ def measure(size: int, runs: int) -> Lookups:
 
     gc.collect()
     gc.disable()
-    ours, bare, judged = [], [], []
+    ours, bare, compiled, judged = [], [], [], []
     try:
         for _ in range(runs):
             ours.append(seconds(register.covering, pairs))
+            compiled.append(seconds(number, pairs))
             bare.append(sum(seconds(get, own) for get, own in by_family))
             judged.append(seconds_judged(policy, register, flows))
     finally:
@@ -81,8 +92,10 @@ def measure(size: int, runs: int) -> Lookups:
         prefixes=len(networks),
         register=millions / statistics.median(ours),
         pytricia=millions / statistics.median(bare),
+        compiled=millions / statistics.median(compiled),
         judged=FLOWS / statistics.median(judged),
         build_s=build_s,
+        compile_s=compile_s,
     )
 
 
@@ -166,3 +179,16 @@ def make_entry(number: int, prefix: Prefix) -> Entry:
         status=Status.APPROVED,
         status_since_ns=0,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.lookups", description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="prefixes (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each (%(default)s)")
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        print(measure(size, arguments.runs))
+
+
+if __name__ == "__main__":
+    main()

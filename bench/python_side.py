@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from bench import events, lookups
 from bench.results import Limit, Row
 
-LOOKUP_SIZES = (1_000, 30_000, 1_000_000)
 FLOOD = 1_000_000
 
 
@@ -31,10 +30,10 @@ def measure(runs: int, scale: float) -> Iterator[Row]:
         (Limit(1.1, "a fifth of them"),),
         {"opening_us": flood.cpu_us},
     )
-    for size in LOOKUP_SIZES:
+    for size in lookups.SIZES:
         found = lookups.measure(max(1_000, int(size * scale)), runs)
-        detail = {"prefixes": found.prefixes, "build_s": found.build_s}
-        bare = {"bare pytricia": 1e3 / found.pytricia}
+        detail = {"prefixes": found.prefixes, "build_s": found.build_s, "compile_s": found.compile_s}
+        bare = {"bare pytricia": 1e3 / found.pytricia, "compiled": 1e3 / found.compiled}
         name = f"a look-up, {found.prefixes:,} prefixes"
         yield Row("python", name, "CPU ns", 1e3 / found.register, bare, (), detail)
         judged = 1e6 / found.judged

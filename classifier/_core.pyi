@@ -11,6 +11,7 @@ __all__ = [
     "CONFIDENCES",
     "END_REASONS",
     "EVIDENCE",
+    "HOLES",
     "LAYERS",
     "NO_FLOW",
     "PHASES",
@@ -21,10 +22,12 @@ __all__ = [
     "UNDECODED",
     "VARIANTS",
     "CaptureError",
+    "Classes",
     "Engine",
     "EvidenceKind",
     "FlowBatch",
     "Interface",
+    "PrefixMap",
     "version",
 ]
 
@@ -95,6 +98,44 @@ class CaptureError(Exception):
     found: str
     expected: str
 
+HOLES: dict[str, bytes]
+"""What `FlowBatch.event_lines` fills in where these bytes, which JSON text never has, stand in `policy`: the
+address of the "source" and the "destination"; what stands for them as a subject ("source_subject",
+"destination_subject": the address for IPv4, its /64 for IPv6); the id of the case whose subject they are
+("source_case", "destination_case")."""
+
+@final
+class PrefixMap:
+    """An immutable map from prefixes to numbers, compiled."""
+
+    def __new__(cls, prefixes: Sequence[tuple[bytes, int]], numbers: Sequence[int]) -> PrefixMap:
+        """A number of 32 bits for each prefix, packed address and length; of one given twice the first holds.
+
+        ValueError for what is no prefix."""
+    def number(self, address: bytes) -> int:
+        """That of the longest prefix that holds the packed address, 0 when none does."""
+
+@final
+class Classes:
+    """What tells reports of flows apart for who judges them by nothing else, beside names and times.
+
+    `register` and `networks` are two maps for both ends; `ports` are destination ports, `packets` numbers of
+    packets in both directions together, `packets_of_one` of one end, `durations_ns` durations to be reached.
+    Whether a flow began before `first_record_ns` counts, too, and with `as_of_ns` as if it ended then."""
+
+    def __new__(
+        cls,
+        register: PrefixMap,
+        networks: PrefixMap,
+        *,
+        ports: Sequence[int] = (),
+        packets: Sequence[int] = (),
+        packets_of_one: Sequence[int] = (),
+        durations_ns: Sequence[int] = (),
+        first_record_ns: int = 0,
+        as_of_ns: int | None = None,
+    ) -> Classes: ...
+
 @final
 class FlowBatch:
     """Reports about recognised flows, one row each, as columns of equal length.
@@ -107,12 +148,28 @@ class FlowBatch:
     def __len__(self) -> int: ...
     def parts(self, size: int) -> list[FlowBatch]:
         """The same rows in batches of at most `size`, at least 1, for who wants few of them at once."""
-    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-        """The event line (`events.VpnEvent`, with a newline) of a row, by its place in this batch.
+    def row(self, row: int) -> FlowBatch:
+        """One row, by its place in this batch, as a batch of its own. IndexError when it is not there."""
+    def of_ends(self, classes: Classes) -> list[bytes]:
+        """For each row a short key: alike for rows of the same protocol whose ends and destination port
+        compare alike, and that are alike in being joined mid-flow and in `via_proxy`."""
+    def of_state(self, classes: Classes) -> list[bytes]:
+        """The same for rows alike in `report`, `confidence`, `phase`, and in which packets and durations they
+        have reached and whether they began too early."""
+    def event_lines(
+        self,
+        rows: Sequence[int],
+        heads: Sequence[bytes],
+        policies: Sequence[tuple[bytes, ...]],
+        capture: bytes,
+        tail: bytes,
+    ) -> tuple[bytes, list[int]]:
+        """Event lines (`events.VpnEvent`, each with a newline) one behind the other, and where each ends.
 
-        JSON of what the core does not know, taken as it is: `policy` a value, the others members without
-        their braces. `head` stands behind `timestamp`, `capture` behind `community_id`, `tail` behind `flow`.
-        IndexError for a row that is not there."""
+        `rows` are places in this batch, with a head and a policy for each. All is JSON of what the core does
+        not know, taken as it is: a policy is a value, in pieces, with `HOLES`; the others are members without
+        their braces. The head stands behind `timestamp`, `capture` behind `community_id`, `tail` behind
+        `flow`. IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;

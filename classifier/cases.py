@@ -21,20 +21,21 @@ class Cases:
     """The cases flagged in the last 24 hours; the longest known goes when there are more than `limit`."""
 
     def __init__(self, limit: int = 131_072) -> None:
-        self._first: OrderedDict[str, int] = OrderedDict()
+        self._first: OrderedDict[bytes, int] = OrderedDict()
         self._limit = limit
         self.evicted = 0
         """Cases pushed out while still in their 24 hours: their next flag says `first` again."""
 
-    def first(self, case_id: str, time_ns: int) -> bool:
+    def first(self, subject: bytes, remote: bytes, protocol: str, time_ns: int) -> bool:
         """Whether this flag is the first of its case in 24 hours; it is remembered if so."""
         self._expire(time_ns)
-        if case_id in self._first:
+        case = _case(subject, remote, protocol)
+        if case in self._first:
             return False
         if len(self._first) >= self._limit:
             self._first.popitem(last=False)
             self.evicted += 1
-        self._first[case_id] = time_ns
+        self._first[case] = time_ns
         return True
 
     def clear(self) -> None:
@@ -43,26 +44,27 @@ class Cases:
 
     def _expire(self, time_ns: int) -> None:
         while self._first:
-            case_id, first_ns = next(iter(self._first.items()))
+            case, first_ns = next(iter(self._first.items()))
             if time_ns - first_ns < DAY_NS:
                 return
-            del self._first[case_id]
+            del self._first[case]
 
 
 class FirstSeen:
     """When each case was first seen; of more than `limit`, the one not met for longest is forgotten."""
 
     def __init__(self, limit: int = 131_072) -> None:
-        self._since: OrderedDict[tuple[bytes, bytes, str], int] = OrderedDict()
+        self._since: OrderedDict[bytes, int] = OrderedDict()
         self._limit = limit
         self.evicted = 0
         """Cases forgotten: they count as seen for the first time again."""
 
     def since(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
         """The start of the earliest flow of the case; this one, which began at `start_ns`, included."""
-        case = (subject if len(subject) == 4 else subject[:8], remote, protocol)
-        since_ns = min(self._since.get(case, start_ns), start_ns)
-        self._since[case] = since_ns
+        case = _case(subject, remote, protocol)
+        since_ns = self._since.get(case)
+        if since_ns is None or since_ns > start_ns:
+            since_ns = self._since[case] = start_ns
         self._since.move_to_end(case)
         if len(self._since) > self._limit:
             self._since.popitem(last=False)
@@ -72,6 +74,11 @@ class FirstSeen:
     def clear(self) -> None:
         """Forget them all: another capture begins."""
         self._since.clear()
+
+
+def _case(subject: bytes, remote: bytes, protocol: str) -> bytes:
+    """What a case is remembered by: one object, since of so many few are in a cache of the processor."""
+    return (subject if len(subject) == 4 else subject[:8]) + remote + protocol.encode()
 
 
 def subject_prefix(address: bytes) -> str:

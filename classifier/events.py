@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ SCHEMA_VERSION = "1.0"
 NANOSECONDS = 1_000_000_000
 MAX_FAULTS = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CASE_ID = b'"case_id":"'
+_CASE_ID_DIGITS = 16
 
 
 class EvidenceItem(TypedDict):
@@ -138,6 +141,7 @@ class AttemptsItem(TypedDict):
     last: str
     destinations: int
     destinations_capped: bool
+    prefixes: NotRequired[int]
 
 
 class AttemptsEvent(TypedDict):
@@ -328,7 +332,6 @@ class Counted(NamedTuple):
     protocol: str
     verdict: str
     action: str
-    case_id: str
 
 
 class VpnLine(NamedTuple):
@@ -347,6 +350,34 @@ class VpnLine(NamedTuple):
 
         event: VpnEvent = orjson.loads(self.line)
         return event
+
+
+@dataclass(frozen=True, slots=True)
+class VpnLines:
+    """Several of them, in order: a capture has millions, and few are looked at one by one.
+
+    `ends`, `flow_ids`, `ended` and `counted` have an item for each line."""
+
+    text: bytes
+    ends: Sequence[int]
+    """Where in `text` each line ends, its newline included."""
+    flow_ids: Sequence[int]
+    ended: Sequence[bool]
+    counted: Sequence[Counted]
+
+    def lines(self) -> Iterator[VpnLine]:
+        """One by one."""
+        start = 0
+        columns = zip(self.ends, self.flow_ids, self.ended, self.counted, strict=True)
+        for end, flow_id, ended, counted in columns:
+            yield VpnLine(self.text[start:end], flow_id, ended, counted)
+            start = end
+
+
+def case_id_of(text: bytes, start: int = 0) -> str:
+    """Of the line that begins there; a quote inside of a value would be escaped."""
+    start = text.index(_CASE_ID, start) + len(_CASE_ID)
+    return text[start : start + _CASE_ID_DIGITS].decode()
 
 
 def place(event: Mapping[str, Any]) -> tuple[Place, str]:

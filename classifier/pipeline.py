@@ -1,11 +1,8 @@
-"""From captures to events: poll the engine, ask register and policy, say what is new.
+"""From captures to events: poll the engine, have its batches reported, take new registers and policies.
 
-Every flow is judged when it is first reported and whenever a report about it arrives; what was said
-about it last is kept as a tag in the engine, so no second table of flows exists here. When a date of
-register or policy passes, and when a new register or policy is taken, the engine reports the running flows
-once more. Captures are independent: cases, rates and the packet clock begin anew with each, and the events
-of a capture do not depend on what else was read. The rule a reader would get wrong: the tag that a batch
-shows for a flow is the one from before the batch, so several rows of one flow need the batch's own memory.
+When a date of register or policy passes, and when a new register or policy is taken, the engine reports the
+running flows once more. Captures are independent: the events of one do not depend on what else was read. What
+is said of a flow, and when, is for `reporter`.
 """
 
 from __future__ import annotations
@@ -16,23 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import orjson
+from typing import TYPE_CHECKING
 
 from classifier import _core
-from classifier.attempts import Attempts
-from classifier.cases import Cases, FirstSeen, case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.events import (
-    NANOSECONDS,
-    SCHEMA_VERSION,
-    AttemptsItem,
     Before,
-    Counted,
-    EntryItem,
     Event,
     LinkTypeItem,
     Place,
@@ -41,8 +28,7 @@ from classifier.events import (
     Stats,
     UnreadableItem,
     VpnLine,
-    Was,
-    attempts_event,
+    VpnLines,
     nanoseconds,
     parse_time,
     register_event,
@@ -50,18 +36,13 @@ from classifier.events import (
     stats_event,
 )
 from classifier.inputs import InputError, InputFault, Inputs, find
-from classifier.policy import End, Judgement, Match, Policy
+from classifier.policy import Policy
 from classifier.register import Register
+from classifier.reporter import Reporter
 
 if TYPE_CHECKING:
     from classifier.metrics.tally import Tally
 
-_MAX_ENTRIES = 16
-_MAX_SAID = 65_536
-_MAX_NAMED = 65_536
-_ROWS = 1_024  # that are held as Python objects at once
-_EVENTS = ("recognised", "changed", "update", "ended")
-RUNS_NS = 60 * NANOSECONDS  # so long after its last packet, a flow may be over
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -245,6 +226,8 @@ class Replay:
         here, not between two polls.
         """
         judging = register or self._register, policy or self._policy
+        if judging[0] is not None:
+            judging[0].compiled()
         self._requests.append(_Request(register, policy, judging=judging, instants=self._instants(*judging)))
 
     def refuse(self, faults: Sequence[str]) -> None:
@@ -280,6 +263,14 @@ class Replay:
 
     def lines(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLine]:
         """The same; those of flows, which are many, as the lines they are written as."""
+        for event in self.blocks(on_poll):
+            if isinstance(event, VpnLines):
+                yield from event.lines()
+            else:
+                yield event
+
+    def blocks(self, on_poll: Callable[[], None] | None = None) -> Iterator[Event | VpnLines]:
+        """The same, lines by the hundred; where one block ends and the next begins carries no meaning."""
         reporter = self._reporter = Reporter(
             self._register, self._policy, self._settings, self._engine, self.place, self._tally
         )
@@ -292,7 +283,8 @@ class Replay:
             events = self._capture(path, reporter, on_poll)
             if not begun and (first := next(events, None)) is not None:
                 begun = True
-                yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
+                time_ns = reporter.latest_ns if reporter.first_ns is None else reporter.first_ns
+                yield stats_event(time_ns, self._settings.sensor, "started", started)
                 yield first
             yield from events
             if self.interrupted:
@@ -322,7 +314,7 @@ class Replay:
 
     def _capture(
         self, path: str, reporter: Reporter, on_poll: Callable[[], None] | None
-    ) -> Iterator[Event | VpnLine]:
+    ) -> Iterator[Event | VpnLines]:
         if self._stopping:
             self.interrupted = self._has_end
             return
@@ -364,7 +356,7 @@ class Replay:
         """The time of the run."""
         return reporter.clock_ns
 
-    def _idle(self, _path: str, _reporter: Reporter) -> Iterable[Event | VpnLine]:
+    def _idle(self, _path: str, _reporter: Reporter) -> Iterable[Event]:
         """What the passing of time alone brings about, after each poll; with captures, nothing."""
         return ()
 
@@ -450,22 +442,6 @@ class Replay:
         return policy.instants(register)
 
 
-def entry_items(matches: Iterable[Match]) -> list[EntryItem]:
-    """The entries behind a judgement, as events name them."""
-    return [
-        {
-            "entry_id": entry.entry_id,
-            "kind": entry.kind._value_,
-            "category": entry.category._value_,
-            "status": entry.status._value_,
-            "standing": standing._value_,
-            "end": end,
-            "prefix": str(entry.prefix),
-        }
-        for entry, end, standing, _ in islice(matches, _MAX_ENTRIES)
-    ]
-
-
 def register_item(register: Register) -> RegisterItem:
     """A register, as events name it."""
     return {
@@ -495,292 +471,3 @@ def _subscribers(policy: Policy | None) -> list[tuple[bytes, int]]:
     if policy is None:
         return []
     return [(prefix.address, prefix.length) for prefix in policy.local + policy.shared]
-
-
-class _Row(NamedTuple):
-    """What judging a row of a `FlowBatch` needs; the fields are its columns."""
-
-    report: str
-    time_ns: int
-    flow_id: int
-    handle: int
-    tag: int
-    source: bytes
-    destination: bytes
-    destination_port: int | None
-    protocol: str
-    confidence: str
-    phase: str
-    via_proxy: bool
-    packets_to_server: int
-    packets_to_client: int
-    start_ns: int
-    end_ns: int
-
-
-class _Said(NamedTuple):
-    """What was last said about a flow, by which register and policy, and how far it was then."""
-
-    verdict: str
-    action: str
-    rule: str
-    register_serial: int | None
-    policy_hash: str
-    confidence: str
-    phase: str
-
-    def is_told_from(self, other: _Said) -> bool:
-        """Whether it says something else."""
-        return self[:3] != other[:3]
-
-    @property
-    def judged_by(self) -> tuple[int | None, str]:
-        return self.register_serial, self.policy_hash
-
-
-_Saying = tuple[str, Judgement, _Said | None, _Said]
-"""Name of the event, the judgement, what was said before, and what is said now."""
-
-
-class Reporter:
-    """Turns the rows of batches into events."""
-
-    def __init__(
-        self,
-        register: Register | None,
-        policy: Policy | None,
-        settings: Settings,
-        engine: _core.Engine,
-        place: Place,
-        tally: Tally | None = None,
-    ) -> None:
-        self.adopt(register, policy)
-        self._tally = tally
-        self._place = place
-        self._as_of_ns = settings.as_of_ns
-        self._sensor = settings.sensor
-        self._engine = engine
-        self._cases = Cases()
-        self._first_seen = FirstSeen()
-        self._attempts = Attempts()
-        self._said: dict[int, _Said] = {}  # by tag, the oldest first
-        self._tags: dict[_Said, int] = {}
-        self._last_tag = 0
-        self._named: dict[tuple[End, str, tuple[int, ...]], orjson.Fragment] = {}
-        self._events = 0
-        constant = {"schema": SCHEMA_VERSION, "sensor": settings.sensor, "event_type": "vpn"}
-        self._heads = {event: _members(constant | {"event": event}) for event in _EVENTS}
-        self._tail = _members({"version": _core.version})
-        self.clock_ns = 0
-        """Of the packets of the present capture, as far as rows have shown it."""
-        self.latest_ns = 0
-        """The latest time of an event, whatever the capture."""
-
-    def adopt(self, register: Register | None, policy: Policy | None) -> None:
-        """Judge by these from here on."""
-        self._register = register
-        self._policy = policy or Policy(sha256="", rules=())  # which says that nothing was evaluated
-
-    def counters(self) -> dict[str, int]:
-        """What this side counts, beside the engine's counters."""
-        return {
-            "events.vpn": self._events,
-            "attempts.summarised": self._attempts.summarised,
-            "attempts.windows_evicted": self._attempts.evicted,
-            "cases.evicted": self._cases.evicted,
-            "cases.first_seen_evicted": self._first_seen.evicted,
-        }
-
-    def batch(self, capture: str, batch: _core.FlowBatch) -> Iterator[Event | VpnLine]:
-        """The events of one batch."""
-        name = _members({self._place: capture})
-        tags: dict[int, int] = {}  # by handle: set in this batch
-        for part in batch.parts(_ROWS):
-            columns = [getattr(part, column) for column in _Row._fields]
-            for place, row in enumerate(map(_Row._make, zip(*columns, strict=True))):
-                time_ns = row.time_ns
-                if time_ns > self.clock_ns:
-                    yield from self.advance(capture, time_ns)
-                before = tags.get(row.handle, row.tag)
-                said, after = self._row(row, before)
-                if said is not None:
-                    if time_ns > self.latest_ns:
-                        self.latest_ns = time_ns
-                    yield self._line(part, place, row, name, *said)
-                if row.report == "ended":
-                    tags.pop(row.handle, None)
-                elif after != before:
-                    tags[row.handle] = after
-        if tags:
-            self._engine.set_tags(list(tags), list(tags.values()))
-
-    def advance(self, capture: str, time_ns: int) -> Iterator[Event | VpnLine]:
-        """It is this time now, if it was not already: the summaries that are due."""
-        if time_ns > self.clock_ns:
-            self.clock_ns = time_ns
-            if self._attempts.due_ns <= time_ns:
-                yield from self._summaries(capture, self._attempts.due(time_ns))
-
-    def end(self, capture: str) -> Iterator[Event | VpnLine]:
-        """The capture has ended: the summaries still open."""
-        yield from self._summaries(capture, self._attempts.drain(self.clock_ns))
-        self._cases.clear()
-        self._first_seen.clear()
-        self.clock_ns = 0
-
-    def _summaries(
-        self, capture: str, items: Iterable[tuple[int, AttemptsItem]]
-    ) -> Iterator[Event | VpnLine]:
-        for time_ns, item in items:
-            self.latest_ns = max(self.latest_ns, time_ns)
-            yield attempts_event(time_ns, self._sensor, self._place, capture, item)
-
-    def _row(self, row: _Row, tag: int) -> tuple[_Saying | None, int]:
-        """What is to be said of a row, if anything, and the flow's tag from now on."""
-        report = row.report
-        said = self._said.get(tag)
-        if said is None:
-            if row.phase == "attempt":
-                if report != "recognised":
-                    return None, 0  # counted in a summary, and still an attempt
-                if not self._attempts.admit(row.source, row.destination, row.protocol, row.time_ns):
-                    if self._tally is not None:
-                        self._tally.summarised(row.protocol, row.confidence)
-                    return None, 0
-            elif report != "ended":
-                report = "recognised"
-        judgement = self._judge(row)
-        if judgement.action == "flag" and said is not None and said.action != "flag":
-            silent = self._judge_silent(row)
-            if silent is not None and silent.action != "flag":
-                if report == "milestone":
-                    return None, tag
-                judgement = silent
-        now, now_tag = self._tagged(judgement, row)
-        if said is not None and (report == "milestone" or report == "update"):
-            if now.is_told_from(said):
-                report = "changed"
-            elif report == "milestone":
-                return None, now_tag
-        return (report, judgement, said, now), now_tag
-
-    def _tagged(self, judgement: Judgement, row: _Row) -> tuple[_Said, int]:
-        """What is said now, and the number that stands for it."""
-        key = _Said(
-            judgement.verdict,
-            judgement.action,
-            judgement.rule,
-            judgement.register_serial,
-            judgement.policy_hash,
-            row.confidence,
-            row.phase,
-        )
-        tag = self._tags.get(key)
-        if tag is not None:
-            return self._said[tag], tag
-        if len(self._said) >= _MAX_SAID:
-            # Every reload has all running flows judged and tagged anew, so nobody bears this one any more.
-            del self._tags[self._said.pop(next(iter(self._said)))]
-        self._last_tag = tag = self._last_tag % 0xFFFF_FFFF + 1
-        now = key._replace(verdict=str(key.verdict), action=str(key.action))
-        self._said[tag], self._tags[now] = now, tag
-        return now, tag
-
-    def _judge(self, row: _Row) -> Judgement:
-        if self._as_of_ns is not None:
-            # As if the flow ended just then: its age is compared with the register's, too.
-            at_ns = self._as_of_ns
-            row = row._replace(start_ns=at_ns - (row.end_ns - row.start_ns), end_ns=at_ns)
-        else:
-            # When a flow ends, the clock may be an idle timeout past the last packet; nothing was sent then.
-            at_ns = min(row.time_ns, row.end_ns) if row.report == "ended" else row.time_ns
-        if self._tally is None or not self._tally.is_timed():
-            return self._policy.judge(row, self._register, at_ns, self._first_seen.since)
-        began = time.perf_counter()
-        judgement = self._policy.judge(row, self._register, at_ns, self._first_seen.since)
-        self._tally.looked_up(time.perf_counter() - began)
-        return judgement
-
-    def _judge_silent(self, row: _Row) -> Judgement | None:
-        """The judgement at the last packet of a flow that may be over: what was never sent is not flagged.
-
-        A date may have passed since then. None where packets go on.
-        """
-        if self._as_of_ns is not None or row.end_ns >= row.time_ns - RUNS_NS:
-            return None
-        return self._policy.judge(row, self._register, row.end_ns, self._first_seen.since)
-
-    def _line(
-        self,
-        batch: _core.FlowBatch,
-        place: int,
-        row: _Row,
-        capture: bytes,
-        report: str,
-        judgement: Judgement,
-        said: _Said | None,
-        now: _Said,
-    ) -> VpnLine:
-        self._events += 1
-        subject, remote = row.source, row.destination
-        if judgement.subject == "destination":
-            subject, remote = remote, subject
-        case = case_id(subject, remote, row.protocol)
-        newly_flagged = now.action == "flag" and (said is None or said.action != "flag")
-        was: dict[str, Was] = {}
-        why = judgement.why
-        if said is not None and now.is_told_from(said):
-            was["was"] = {"verdict": said.verdict, "action": said.action, "rule": said.rule}
-            if now.judged_by != said.judged_by:
-                was["was"]["register_serial"] = said.register_serial
-                was["was"]["policy_hash"] = said.policy_hash
-                why += _judged_anew(said, now)
-        first = newly_flagged and self._cases.first(case, row.time_ns)
-        if self._tally is not None:
-            self._tally.told(row, subject, said, now, first)
-        # An `events.PolicyItem`.
-        policy = {
-            "verdict": now.verdict,
-            "action": now.action,
-            "rule": now.rule,
-            "direction": judgement.direction._value_,
-            "subject": subject_prefix(subject),
-            "first": first,
-            "case_id": case,
-            "entries": self._entries(judgement),
-            "register_serial": now.register_serial,
-            "policy_hash": now.policy_hash,
-            "why": why,
-            **was,
-        }
-        line = batch.event_line(place, self._heads[report], capture, orjson.dumps(policy), self._tail)
-        counted = Counted(row.protocol, now.verdict, now.action, case)
-        return VpnLine(line, row.flow_id, report == "ended", counted)
-
-    def _entries(self, judgement: Judgement) -> orjson.Fragment:
-        """The entries behind a judgement, as JSON: many flows meet the same ones, mostly at one end only."""
-        if judgement.other_end.entries:
-            return orjson.Fragment(orjson.dumps(entry_items(judgement.entries)))
-        key = judgement.subject_end, judgement.subject, judgement.decisive
-        known = self._named.get(key)
-        if known is None:
-            if len(self._named) >= _MAX_NAMED:
-                self._named.clear()
-            known = self._named[key] = orjson.Fragment(orjson.dumps(entry_items(judgement.entries)))
-        return known
-
-
-def _members(part: dict[str, str]) -> bytes:
-    """Members of a JSON object without its braces."""
-    return orjson.dumps(part)[1:-1]
-
-
-def _judged_anew(said: _Said, now: _Said) -> str:
-    """What came into force since the flow was last judged."""
-    taken = []
-    if now.register_serial != said.register_serial:
-        before = "no register" if said.register_serial is None else f"serial {said.register_serial}"
-        taken.append(f"the register of serial {now.register_serial} took the place of {before}")
-    if now.policy_hash != said.policy_hash:
-        taken.append("another policy came into force")
-    return f" Since it was judged before, {' and '.join(taken)}."

@@ -45,19 +45,22 @@ which rules can hold for each combination of names; none of it changes an answer
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from typing import Protocol as Structural
 
-from classifier.register.entry import Category, Entry, Kind, Protocol, Side, Status
-from classifier.register.prefixes import Prefix, PrefixTable, address_text
+from classifier.register.entry import IKE_PORTS, Category, Entry, Kind, Protocol, Side, Status
+from classifier.register.prefixes import Prefix, PrefixTable, address_text, coverings
 from classifier.register.snapshot import Register
 from classifier.toml_file import NS_PER_S
+
+if TYPE_CHECKING:
+    from classifier._core import PrefixMap
 
 __all__ = [
     "ACTIONS",
@@ -82,6 +85,7 @@ __all__ = [
     "Verdict",
     "instants_of",
     "standing_at",
+    "time_text",
 ]
 
 
@@ -259,7 +263,6 @@ NEXT_REGISTER: Final = UnregisteredAfter.NEXT_REGISTER
 GRACE_NS: Final = 14 * 86_400 * NS_PER_S
 STALE_AFTER_NS: Final = 24 * 3_600 * NS_PER_S
 PENDING_TERM_NS: Final = 3 * 86_400 * NS_PER_S
-IKE_PORTS: Final = (500, 4500)
 NO_REGISTER_RULE: Final = "no-register"
 DEFAULT_RULE: Final = "default"
 # Link-local, multicast and loopback (RFC 6890; RFC 4291, 2.4).
@@ -420,6 +423,10 @@ class Judgement(NamedTuple):
     register: Register | None
     subject_end: End
     other_end: End
+    from_ns: int
+    """Since when every entry of both ends stands as it does."""
+    until_ns: int
+    """Until when."""
 
     @property
     def entries(self) -> tuple[Match, ...]:
@@ -438,7 +445,36 @@ class Judgement(NamedTuple):
     @property
     def why(self) -> str:
         """One plain sentence for people, and a second one when a flag is held back."""
-        return _why(self) + _held_back(self)
+        source, destination = address_text(self.flow.source), address_text(self.flow.destination)
+        return self.reason(source, destination) + self.reservation(time_text(self.seen_ns))
+
+    def reason(self, source: str, destination: str) -> str:
+        """The first sentence, with these names for the two ends."""
+        return _why(self, source, destination)
+
+    def reservation(self, seen: str) -> str:
+        """The second one, with this for the time when the case was first seen."""
+        return _held_back(self, seen)
+
+    @property
+    def grounds(self) -> Hashable:
+        """All that the policy compares of protocol and ends, and of what they amount to."""
+        flow, end = self.flow, NOTHING if self.looked_up is OUT_OF_SCOPE else self.subject_end
+        entries = [end.entries[place] for place in end.decisive]
+        return (
+            flow.protocol,
+            self.direction,
+            self.subject,
+            self.looked_up,
+            frozenset(entry.kind for entry in entries),
+            frozenset(entry.category for entry in entries),
+            self.other_end.verdict,
+            tuple(
+                prefix
+                for prefix in self.policy.prefixes
+                if prefix.holds(flow.source) or prefix.holds(flow.destination)
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,20 +595,26 @@ class Policy:
     """Packet counts at which a flow's outcome can change."""
     duration_milestones_s: tuple[float, ...] = field(init=False)
     """Durations at which it can."""
+    prefixes: tuple[Prefix, ...] = field(init=False, repr=False)
+    """Those that rules name."""
     _networks: PrefixTable[str] = field(init=False, repr=False, compare=False)
     _memory: _Memory = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         counts = {count for rule in self.rules for count in (rule.min_packets, rule.min_subject_packets)}
         durations = {rule.min_duration_ns for rule in self.rules if rule.min_duration_ns}
-        networks = [(prefix, "local") for prefix in self.local]
-        networks += [(prefix, "shared") for prefix in self.shared]
-        networks += [(Prefix.parse(text), SCOPE_LOCAL) for text in SCOPE_LOCAL_PREFIXES]
         # A frozen dataclass sets what it derives this way.
         object.__setattr__(self, "packet_milestones", tuple(sorted(count for count in counts if count > 1)))
         object.__setattr__(self, "duration_milestones_s", tuple(ns / NS_PER_S for ns in sorted(durations)))
-        object.__setattr__(self, "_networks", PrefixTable(networks))
+        prefixes = dict.fromkeys(prefix for rule in self.rules for prefix in rule.prefixes)
+        object.__setattr__(self, "prefixes", tuple(prefixes))
+        object.__setattr__(self, "_networks", PrefixTable(self._named_networks()))
         object.__setattr__(self, "_memory", _Memory())
+
+    def _named_networks(self) -> list[tuple[Prefix, str]]:
+        networks = [(prefix, "local") for prefix in self.local]
+        networks += [(prefix, "shared") for prefix in self.shared]
+        return networks + [(Prefix.parse(text), SCOPE_LOCAL) for text in SCOPE_LOCAL_PREFIXES]
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
@@ -586,9 +628,32 @@ class Policy:
         if register is None:
             return ()
         found = {instant for entry in register.entries for instant in instants_of(entry, self.grace_ns)}
-        found.update(instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns) if instant)
-        found.update((self.enforce_from_ns or 0, self.stale_from_ns(register)))
+        found.update(self.own_instants(register))
         return tuple(sorted(instant for instant in found if 0 < instant < ALWAYS[1]))
+
+    def own_instants(self, register: Register | None) -> tuple[int, ...]:
+        """Of these, the ones that no entry brings about; ascending, between the ends of time."""
+        found = [instant for rule in self.rules for instant in (rule.from_ns, rule.until_ns)]
+        found += [*ALWAYS, self.enforce_from_ns]
+        if register is not None:
+            found.append(self.stale_from_ns(register))
+        return tuple(sorted({instant for instant in found if instant is not None}))
+
+    def compiled(self) -> "PrefixMap":
+        """For the core (`_core.Classes`): in which of its networks and rules' prefixes an address lies."""
+        from classifier._core import PrefixMap
+
+        items: list[tuple[Prefix, Hashable]] = [
+            *self._named_networks(),
+            *zip(self.prefixes, self.prefixes, strict=True),
+        ]
+        # Prefixes that lie in the same networks are one class, however many they are.
+        numbers: dict[frozenset[Hashable], int] = {}
+        found = {
+            prefix: numbers.setdefault(frozenset(covering), len(numbers) + 1)
+            for prefix, covering in coverings(items)
+        }
+        return PrefixMap(list(found), list(found.values()))
 
     def suspended(self, register: Register | None, at_ns: int) -> frozenset[str]:
         """Why nothing can be flagged at this time, in words of `SUSPENSIONS`; empty: flags can be given."""
@@ -628,6 +693,8 @@ class Policy:
                 register=None,
                 subject_end=nothing,
                 other_end=nothing,
+                from_ns=ALWAYS[0],
+                until_ns=ALWAYS[1],
             )
         midflow = flow.phase == DATA_ONLY
         proxied = flow.via_proxy
@@ -652,13 +719,13 @@ class Policy:
                 break
         held_back, seen_ns = "", flow.start_ns
         # Behind an entry that has ended somebody else may have the address, whose own is on its way.
-        if verdict in NOTHING_IN_FORCE and self.unregistered_after is NEXT_REGISTER:
+        if looked_up in NOTHING_IN_FORCE and self.unregistered_after is NEXT_REGISTER:
             if first_seen is not None and flow.phase != ATTEMPT:
                 here, there = flow.source, flow.destination
                 if subject == "destination":
                     here, there = there, here
                 seen_ns = first_seen(here, there, flow.protocol, flow.start_ns)
-            if seen_ns >= self._issued_ns(register):
+            if verdict is looked_up and seen_ns >= self.waits_from_ns(register):
                 held_back = WAITING
         if self.enforce_from_ns is None or at_ns < self.enforce_from_ns:
             held_back = TRIAL
@@ -682,6 +749,8 @@ class Policy:
             register,
             subject_end,
             other_end,
+            ends.from_ns,
+            ends.until_ns,
         )
 
     def _ends(self, flow: Flow, register: Register, at_ns: int) -> _Ends:
@@ -798,8 +867,11 @@ class Policy:
             rules = self._memory.rules[key] = tuple((rule, rule.asks_more()) for rule in some)
         return rules
 
-    def _issued_ns(self, register: Register) -> int:
-        """When what is renewed from time to time was last issued, the oldest of its sources."""
+    def waits_from_ns(self, register: Register) -> int:
+        """A case without an entry that was first seen since then waits for the next register.
+
+        When what is renewed from time to time was last issued, the oldest of its sources.
+        """
         known = self._memory.issued
         if known is None or known[0] is not register:
             renewed = [
@@ -923,11 +995,10 @@ def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list
     return counting
 
 
-def _why(judgement: Judgement) -> str:
+def _why(judgement: Judgement, address: str, peer: str) -> str:
     flow, register, verdict = judgement.flow, judgement.register, judgement.verdict
     if register is None:
         return "No register was given, so nothing was looked up."
-    address, peer = address_text(flow.source), address_text(flow.destination)
     if judgement.subject == "destination":
         address, peer = peer, address
     end = judgement.subject_end
@@ -938,9 +1009,9 @@ def _why(judgement: Judgement) -> str:
         text = f"{address} to {peer} stays on its link (link-local, multicast or loopback)"
     elif verdict is INDETERMINATE:
         limit = (
-            f"it began before the register's first record, {_time_text(register.first_record_ns)}"
+            f"it began before the register's first record, {time_text(register.first_record_ns)}"
             if flow.start_ns < register.first_record_ns
-            else f"the register was due for renewal on {_time_text(register.next_update_ns or 0)}"
+            else f"the register was due for renewal on {time_text(register.next_update_ns or 0)}"
         )
         text = f"The flow of {address} would be {judgement.looked_up}, but {limit}"
     else:
@@ -957,19 +1028,19 @@ def _why(judgement: Judgement) -> str:
     return text + "."
 
 
-def _held_back(judgement: Judgement) -> str:
+def _held_back(judgement: Judgement, seen: str) -> str:
     if not judgement.held_back:
         return ""
     enforce_from_ns = judgement.policy.enforce_from_ns
     if judgement.held_back == WAITING:
         reason = (
-            f"it was first seen on {_time_text(judgement.seen_ns)}, and only a register issued after that "
+            f"it was first seen on {seen}, and only a register issued after that "
             "can show that no entry is in force"
         )
     elif enforce_from_ns is None:
         reason = "the policy sets no enforce_from: a trial"
     else:
-        reason = f"the policy flags nothing before {_time_text(enforce_from_ns)}: a trial"
+        reason = f"the policy flags nothing before {time_text(enforce_from_ns)}: a trial"
     return f" Rule {judgement.rule} would flag it, but {reason}."
 
 
@@ -990,7 +1061,8 @@ def _listed(ids: Sequence[str]) -> str:
     return ("entry " if len(unique) == 1 else "entries ") + ", ".join(unique[:3]) + more
 
 
-def _time_text(time_ns: int) -> str:
+def time_text(time_ns: int) -> str:
+    """A time as reasons name it, to the second."""
     return _second_text(time_ns // NS_PER_S)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from classifier import _core
+from classifier.answers import entry_items
 from classifier.events import (
     SCHEMA_VERSION,
     CorrectionEvent,
@@ -27,7 +28,7 @@ from classifier.events import (
     parse_time,
     stats_event,
 )
-from classifier.pipeline import entry_items, register_item
+from classifier.pipeline import register_item
 from classifier.policy import Judgement
 from classifier.rejudge import Flows, Rejudge, Told, differs, judged
 

@@ -25,7 +25,6 @@ from classifier.cases import FirstSeen, case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.event_file import EventFiles, Line
 from classifier.events import Judged, Place, parse_time, place
-from classifier.pipeline import RUNS_NS
 from classifier.policy import (
     ACTIONS,
     VERDICTS,
@@ -37,6 +36,7 @@ from classifier.policy import (
     UnregisteredAfter,
 )
 from classifier.register import Protocol, Register
+from classifier.reporter import RUNS_NS
 
 __all__ = ["Flows", "Rejudge", "Told", "differs", "facts_of", "judged", "load_both", "packed", "seen_at"]
 

@@ -20,15 +20,14 @@ from classifier import _core
 from classifier.errors import ClassifierError
 from classifier.events import NANOSECONDS, Event, Place, VpnLine
 from classifier.inputs import Inputs
-from classifier.pipeline import Replay, Reporter, Settings
+from classifier.pipeline import Replay, Settings
 from classifier.policy import Policy
 from classifier.register import Register
+from classifier.reporter import Reporter
 from classifier.sinks import CountedSink
 
 if TYPE_CHECKING:
     from classifier.ledger import LedgerWriter
-
-if TYPE_CHECKING:
     from classifier.metrics.tally import Tally
 
 __all__ = ["Capture", "LossLog", "Watch", "WatchError", "available"]
@@ -201,7 +200,7 @@ class Watch(Replay):
     def _now_ns(self, _reporter: Reporter) -> int:
         return time.time_ns()
 
-    def _idle(self, path: str, reporter: Reporter) -> Iterable[Event | VpnLine]:
+    def _idle(self, path: str, reporter: Reporter) -> Iterable[Event]:
         return reporter.advance(path, time.time_ns() - _LAG_NS)
 
     def _counters(self) -> dict[str, int]:

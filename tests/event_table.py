@@ -31,8 +31,9 @@ def page() -> str:
         "",
         "An attempt is a flow in phase `attempt`: nobody answered it. Of one source prefix (/24, /48) ten",
         "are announced in 60 s of packet time, a thousand of all prefixes together; the rest are counted in",
-        "an `attempts` event at the end of the 60 s. One of them that is answered later is `recognised`",
-        "then; the others give no event of their own.",
+        "an `attempts` event at the end of the 60 s. Prefixes with ten or fewer, as a flood from forged",
+        "sources has, and what a thousand summaries leave over are counted together, a minute later at",
+        "most. One that is answered later is `recognised` then; the others give no event of their own.",
         "",
     ]
     for kind in _KINDS:

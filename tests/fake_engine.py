@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from itertools import accumulate
 from typing import Any, cast
 
 import orjson
 
 from classifier import _core
+from classifier.cases import case_id, subject_prefix
 from classifier.events import rfc3339
 from classifier.inputs import Inputs
 
@@ -100,12 +102,47 @@ class FakeBatch:
             part.tag = self.tag[start : start + size]
         return parts
 
-    def event_line(self, row: int, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-        return event_line(self._rows[row], head, capture, policy, tail)
+    def row(self, row: int) -> FakeBatch:
+        one = FakeBatch([self._rows[row]], {})
+        one.tag = [self.tag[row]]
+        return one
+
+    def of_ends(self, _classes: _core.Classes) -> list[bytes]:
+        """The finest classes that there can be."""
+        rows = self._rows
+        return [
+            repr((r.source, r.destination, r.destination_port, r.protocol, r.phase, r.via_proxy)).encode()
+            for r in rows
+        ]
+
+    def of_state(self, _classes: _core.Classes) -> list[bytes]:
+        return [
+            repr(
+                (
+                    *(row.report, row.confidence, row.phase, row.packets_to_server, row.packets_to_client),
+                    *(row.start_ns, row.end_ns),
+                )
+            ).encode()
+            for row in self._rows
+        ]
+
+    def event_lines(
+        self,
+        rows: Sequence[int],
+        heads: Sequence[bytes],
+        policies: Sequence[tuple[bytes, ...]],
+        capture: bytes,
+        tail: bytes,
+    ) -> tuple[bytes, list[int]]:
+        written = [
+            event_line(self._rows[row], head, capture, b"".join(policy), tail)
+            for row, head, policy in zip(rows, heads, policies, strict=True)
+        ]
+        return b"".join(written), list(accumulate(map(len, written)))
 
 
 def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-    """What `_core.FlowBatch.event_line` gives, from the values of its columns; tests compare the two."""
+    """A line as `_core.FlowBatch.event_lines` writes it, from the columns of a row; tests compare the two."""
     evidence = [
         dict(zip(("id", "bits", "packet", "time", "direction", "length", "count"), item, strict=True))
         | {"time": rfc3339(item[3])}
@@ -134,7 +171,7 @@ def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes
             "evidence": evidence,
             "ruled_out": row.ruled_out,
         },
-        "policy": orjson.Fragment(policy),
+        "policy": orjson.Fragment(filled(policy, row)),
         "flow": {
             "pkts_toserver": row.packets_to_server,
             "pkts_toclient": row.packets_to_client,
@@ -149,6 +186,16 @@ def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes
     if row.source_port is not None:
         event |= {"src_port": row.source_port, "dest_port": row.destination_port}
     return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def filled(policy: bytes, row: Any) -> bytes:
+    """A judgement without its holes (`_core.HOLES`)."""
+    ends = {"source": row.source, "destination": row.destination}
+    for (name, end), other in zip(ends.items(), reversed(ends.values()), strict=True):
+        policy = policy.replace(_core.HOLES[name], str(ip_address(end)).encode())
+        policy = policy.replace(_core.HOLES[f"{name}_subject"], subject_prefix(end).encode())
+        policy = policy.replace(_core.HOLES[f"{name}_case"], case_id(end, other, row.protocol).encode())
+    return policy
 
 
 Step = Sequence[Row] | Exception

@@ -104,9 +104,64 @@ def test_a_prefix_pushed_out_gives_its_summary_early() -> None:
     assert (time_ns, item["source_prefix"]) == (2, "10.0.0.0/24")
 
 
+def test_prefixes_with_few_attempts_are_counted_together() -> None:
+    attempts = Attempts(Rate(per_prefix=2, overall=1))
+    assert attempts.admit(packed("10.0.0.1"), A, "ipsec", 1)
+    for number in (1, 2, 2, 3):
+        assert not attempts.admit(packed(f"10.0.{number}.1"), host(number), "ipsec", number)
+    for _ in range(3):  # more than would be announced of a prefix
+        assert not attempts.admit(packed("10.0.9.1"), A, "openvpn", 4)
+    assert not attempts.admit(packed("2001:db8::1"), packed("2001:db8::2"), "ipsec", 5)
+    found = attempts.due(attempts.due_ns)
+    assert found == []  # one that was announced
+    found = attempts.due(WINDOW_NS + 5)
+    assert [(time, item["source_prefix"], item["count"]) for time, item in found] == [
+        (WINDOW_NS + 4, "10.0.9.0/24", 3)
+    ]
+    found = attempts.due(2 * WINDOW_NS + 1)
+    assert [(time, item) for time, item in found] == [
+        (
+            2 * WINDOW_NS + 1,
+            {
+                "source_prefix": "0.0.0.0/0",
+                "protocol": "ipsec",
+                "count": 4,
+                "first": "1970-01-01T00:00:00.000000001Z",
+                "last": "1970-01-01T00:00:00.000000003Z",
+                "destinations": 3,
+                "destinations_capped": False,
+                "prefixes": 3,
+            },
+        ),
+        (
+            2 * WINDOW_NS + 1,
+            {
+                "source_prefix": "::/0",
+                "protocol": "ipsec",
+                "count": 1,
+                "first": "1970-01-01T00:00:00.000000005Z",
+                "last": "1970-01-01T00:00:00.000000005Z",
+                "destinations": 1,
+                "destinations_capped": False,
+                "prefixes": 1,
+            },
+        ),
+    ]
+    assert attempts.due_ns > 1 << 62
+
+
+def test_the_number_of_summaries_is_bounded_and_the_others_are_counted_together() -> None:
+    attempts = Attempts(Rate(per_prefix=1, overall=0, summaries=2))
+    for number in range(5):
+        for _ in range(3):
+            attempts.admit(packed(f"10.0.{number}.1"), A, "ipsec", number)
+    found = {item["source_prefix"]: item["count"] for _, item in attempts.drain(9)}
+    assert found == {"10.0.0.0/24": 3, "10.0.1.0/24": 3, "0.0.0.0/0": 9}
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, WINDOW_NS // 3)), max_size=60))
 def test_every_attempt_is_announced_or_in_one_summary(steps: list[tuple[int, int]]) -> None:
-    attempts = Attempts(Rate(per_prefix=2, overall=5, prefixes=3))
+    attempts = Attempts(Rate(per_prefix=2, overall=5, prefixes=3, summaries=2))
     clock = announced = summarised = 0
     for third, step in steps:
         clock += step

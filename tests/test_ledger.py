@@ -34,9 +34,7 @@ def lines(stream: Iterable[dict[str, Any]]) -> Iterator[VpnLine]:
     for event in stream:
         if event["event_type"] == "vpn":
             policy = event["policy"]
-            counted = Counted(
-                event["vpn"]["protocol"], policy["verdict"], policy["action"], policy["case_id"]
-            )
+            counted = Counted(event["vpn"]["protocol"], policy["verdict"], policy["action"])
             line = json.dumps(event).encode() + b"\n"
             yield VpnLine(line, event["flow_id"], event["event"] == "ended", counted)
 
@@ -89,7 +87,7 @@ def flow(
         "policy": {"verdict": verdict, "entries": list(entries)},
         "flow": {"bytes_toserver": size, "bytes_toclient": 0, "start": start, "end": end},
     }
-    counted = Counted("wireguard", verdict, "flag", "c")
+    counted = Counted("wireguard", verdict, "flag")
     return VpnLine(json.dumps(event).encode(), number, name == "ended", counted)
 
 

@@ -29,6 +29,7 @@ from scrape import Numbers, balances, names_of, numbers, total
 from test_pipeline import DAY, GOOD, NEW, POLICY, WITH_LOCAL, entry, register, scan
 
 from classifier import _core, pipeline
+from classifier.answers import Said
 from classifier.cli import main
 from classifier.errors import OutputError
 from classifier.inputs import find
@@ -155,14 +156,13 @@ class FullSink:
 def live_text(run: Any, workers: Sequence[str] = ()) -> str:
     tally = Tally()
     hostile = random.Random(7)
-    for number in range(3000):
+    for _ in range(3000):
         protocol, confidence, phase, verdict = (
             hostile.choice(known)
             for known in (_core.PROTOCOLS, _core.CONFIDENCES, _core.PHASES, ("unregistered", "registered"))
         )
-        row = replace(NEW, protocol=protocol, confidence=confidence, phase=phase, flow_id=number)
-        said = pipeline._Said(verdict, "flag", "no-entry", 1, "", confidence, phase)
-        tally.told(row, hostile.randbytes(4), None, said, True)
+        said = Said(verdict, "flag", "no-entry", 1, "", confidence, phase)
+        tally.told(protocol, hostile.randbytes(4), NEW.time_ns, None, said, True)
     collector = RunCollector(Meter(run, tally, [FullSink(name) for name in SINKS]), Where.WATCH)
     collector.add(lambda: {"thread_cpu_seconds_total": {(name,): 1.0 for name in (*THREADS, *workers)}})
     return generate_latest(registry_of(collector, process=True)).decode()

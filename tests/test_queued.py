@@ -45,7 +45,7 @@ def numbered(number: int) -> VpnLine:
     """An event that can be told from others by its flow."""
     event = {**FLOW, "flow_id": number}
     line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
-    return VpnLine(line, number, False, events.Counted("wireguard", "unregistered", "flag", "c"))
+    return VpnLine(line, number, False, events.Counted("wireguard", "unregistered", "flag"))
 
 
 def numbers(stream: list[dict[str, Any]]) -> list[int]:

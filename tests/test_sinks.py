@@ -171,14 +171,6 @@ def test_nothing_found() -> None:
     assert printed([]).startswith("No VPN flow was found.")
 
 
-def test_flows_that_have_not_ended_count_too() -> None:
-    report = Report()
-    for event in STREAM[:2]:
-        report.write(event)
-    report.close()
-    assert report.flagged == 1
-
-
 def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     report = Report()
     for event in STREAM:

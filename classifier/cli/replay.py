@@ -168,7 +168,7 @@ def command(
 
 def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple[int, int]:
     """Exit code and number of flagged flows."""
-    from classifier.events import VpnLine
+    from classifier.events import VpnLines
     from classifier.reload import reload_text
     from classifier.sinks import Sink
     from classifier.sinks.report import Report
@@ -194,8 +194,8 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
                     reloader.tick()
                 tick()
 
-            for event in run.lines(on_poll):
-                if not isinstance(event, VpnLine) and event["event_type"] == "register":
+            for event in run.blocks(on_poll):
+                if not isinstance(event, VpnLines) and event["event_type"] == "register":
                     say(reload_text(event))
                 for sink in sinks:
                     sink.write(event)

@@ -1,6 +1,6 @@
 """What metrics count of the judging side, while it judges.
 
-In: from `pipeline.Reporter`, each thing that is said of a flow. Out: counts by closed lists, and sketches
+In: from `reporter.Reporter`, each thing that is said of a flow. Out: counts by closed lists, and sketches
 of the subjects, for `Figures` of the same moment. What only the engine knows is not here.
 
 The rule a reader would get wrong: a flow counts once in every (confidence, phase) that it reaches, so
@@ -23,19 +23,6 @@ LOOKUP_BOUNDS: Final = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2)
 """Upper bounds in seconds of the buckets of look-up times; the last bucket has none."""
 _TIMED: Final = 64  # one of so many look-ups
 _ATTEMPT: Final = "attempt"
-
-
-class _Row(Protocol):
-    """Of a row of a batch, what is counted."""
-
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def confidence(self) -> str: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def time_ns(self) -> int: ...
 
 
 class _Said(Protocol):
@@ -86,24 +73,22 @@ class Tally:
         """An attempt that is counted in a summary, and never told of."""
         self._flows[protocol, confidence, _ATTEMPT] += 1
 
-    def told(self, row: _Row, subject: bytes, before: _Said | None, now: _Said, first: bool) -> None:
+    def told(
+        self, protocol: str, subject: bytes, time_ns: int, before: _Said | None, now: _Said, first: bool
+    ) -> None:
         """Something is said of a flow. `first`: it is the first flag of a case."""
-        if before is None or before.phase != row.phase or before.confidence != row.confidence:
-            self._flows[row.protocol, row.confidence, row.phase] += 1
-        if row.phase == _ATTEMPT:
+        phase, confidence = now.phase, now.confidence
+        if before is None or before.phase != phase or before.confidence != confidence:
+            self._flows[protocol, confidence, phase] += 1
+        if phase == _ATTEMPT:
             return
-        verdict = now.verdict
-        if (
-            before is None
-            or before.phase == _ATTEMPT
-            or before.verdict != verdict
-            or before.action != now.action
-        ):
-            self._verdicts[row.protocol, verdict, now.action] += 1
+        verdict, action = now.verdict, now.action
+        if before is None or before.phase == _ATTEMPT or before.verdict != verdict or before.action != action:
+            self._verdicts[protocol, verdict, action] += 1
         if first:
             self._cases[verdict] += 1
         subscriber = subject if len(subject) == 4 else subject[:8]
-        self._subscribers.add(verdict, subscriber, row.time_ns if self._windowed else 0)
+        self._subscribers.add(verdict, subscriber, time_ns if self._windowed else 0)
 
     def is_timed(self) -> bool:
         """Whether the look-up that comes now is to be timed: a clock costs a good part of one."""

@@ -2,10 +2,11 @@
 
 from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
 from classifier.register.prefixes import Prefix, PrefixTable
-from classifier.register.snapshot import Register, Source
+from classifier.register.snapshot import Compiled, Register, Source
 
 __all__ = [
     "Category",
+    "Compiled",
     "Endpoint",
     "Entry",
     "Kind",

@@ -6,11 +6,15 @@ Nothing here tells who the registrant is: the opaque `entry_id` is the only link
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from classifier.register.prefixes import Prefix, address_text
 
 __all__ = ["Category", "Endpoint", "Entry", "Kind", "Protocol", "Reason", "Side", "Status"]
+
+
+IKE_PORTS: Final = (500, 4500)
+"""One port, where they were filed for IPsec (RFC 3947 moves between them)."""
 
 
 class Kind(StrEnum):

@@ -10,11 +10,11 @@ nest.
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-__all__ = ["Prefix", "PrefixTable", "address_text", "last_address"]
+__all__ = ["Prefix", "PrefixTable", "address_text", "coverings", "last_address"]
 
 T = TypeVar("T")
 
@@ -84,28 +84,11 @@ class PrefixTable(Generic[T]):
 
         self._ipv4: Any = pytricia.PyTricia(32, socket.AF_INET)
         self._ipv6: Any = pytricia.PyTricia(128, socket.AF_INET6)
-        families: dict[int, list[tuple[bytes, T]]] = {4: [], 16: []}
-        for (address, length), value in items:
-            families[len(address)].append((address + LENGTH_BYTES[length], value))
+        insert = {4: self._ipv4.insert, 16: self._ipv6.insert}
         self._size = 0
-        for tree, family, found in ((self._ipv4, 4, families[4]), (self._ipv6, 16, families[16])):
-            # In this order every prefix comes right after those that hold it.
-            found.sort(key=itemgetter(0))
-            above: list[tuple[bytes, tuple[T, ...]]] = []  # last address of a prefix, what covers there
-            own: tuple[T, ...] = ()
-            for index, (key, value) in enumerate(found, 1):
-                own += (value,)
-                if index < len(found) and found[index][0] == key:
-                    continue
-                address, length = key[:-1], key[-1]
-                while above and address > above[-1][0]:
-                    above.pop()
-                covering = own + above[-1][1] if above else own
-                if length < family * 8:
-                    above.append((last_address(address, length), covering))
-                tree.insert(address, length, covering)
-                self._size += 1
-                own = ()
+        for (address, length), covering in coverings(items):
+            insert[len(address)](address, length, covering)
+            self._size += 1
 
     def __len__(self) -> int:
         """How many different prefixes there are."""
@@ -118,6 +101,30 @@ class PrefixTable(Generic[T]):
         if len(address) == 16:
             return self._ipv6.get(address, ())  # type: ignore[no-any-return]
         raise ValueError(f"a packed address has 4 or 16 bytes, not {len(address)}")
+
+
+def coverings(items: Iterable[tuple[Prefix, T]]) -> Iterator[tuple[Prefix, tuple[T, ...]]]:
+    """Each prefix once, with all values that cover all of it, most specific prefix first."""
+    families: dict[int, list[tuple[bytes, T]]] = {4: [], 16: []}
+    for (address, length), value in items:
+        families[len(address)].append((address + LENGTH_BYTES[length], value))
+    for family, found in families.items():
+        # In this order every prefix comes right after those that hold it.
+        found.sort(key=itemgetter(0))
+        above: list[tuple[bytes, tuple[T, ...]]] = []  # last address of a prefix, what covers there
+        own: tuple[T, ...] = ()
+        for index, (key, value) in enumerate(found, 1):
+            own += (value,)
+            if index < len(found) and found[index][0] == key:
+                continue
+            address, length = key[:-1], key[-1]
+            while above and address > above[-1][0]:
+                above.pop()
+            covering = own + above[-1][1] if above else own
+            if length < family * 8:
+                above.append((last_address(address, length), covering))
+            yield Prefix(address, length), covering
+            own = ()
 
 
 def _masked(address: bytes, length: int) -> bytes:

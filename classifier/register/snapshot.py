@@ -5,16 +5,20 @@ whatever they were read from; `load` reads a CSV file with its manifest, or a st
 """
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classifier.errors import Fault, RegisterError
-from classifier.register.entry import Entry
+from classifier.register.entry import IKE_PORTS, Entry
 from classifier.register.prefixes import PrefixTable
 
-__all__ = ["Register", "Source"]
+if TYPE_CHECKING:
+    from classifier._core import PrefixMap
+
+__all__ = ["Compiled", "Register", "Source"]
 
 NS_PER_S = 1_000_000_000
 
@@ -33,6 +37,27 @@ class Source:
     """Of the file or files it was read from."""
     imported_at_ns: int | None
     """By the host's clock; None when it came straight from a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The prefixes that a flow's ends are compared with, and the ports; see `_core.Classes`."""
+
+    prefixes: "PrefixMap"
+    ports: tuple[int, ...]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> "Compiled":
+        """Of all prefixes and filed endpoints."""
+        from classifier._core import PrefixMap
+
+        filed = {endpoint for entry in entries if entry.endpoints for endpoint in entry.endpoints}
+        prefixes = [entry.prefix for entry in entries]
+        prefixes += {endpoint.prefix for endpoint in filed}
+        ports = {endpoint.port for endpoint in filed if endpoint.port is not None}
+        if not ports.isdisjoint(IKE_PORTS):
+            ports.update(IKE_PORTS)
+        return cls(PrefixMap(prefixes, range(1, len(prefixes) + 1)), tuple(sorted(ports)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +80,7 @@ class Register:
     """One for each row: in the order of the file, of a store in the order of prefixes."""
     sources: tuple[Source, ...]
     _prefixes: PrefixTable[Entry] = field(repr=False, compare=False)
+    _compiled: "Compiled | None" = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: Path, serial: int | None = None) -> "Register":
@@ -151,6 +177,13 @@ class Register:
             sha256=sha256,
             sources=sources,
         )
+
+    def compiled(self) -> "Compiled":
+        """What a flow's ends are compared with, for the core; made once."""
+        if self._compiled is None:
+            object.__setattr__(self, "_compiled", Compiled.of(self.entries))
+        assert self._compiled is not None
+        return self._compiled
 
     def covering(self, address: bytes) -> tuple[Entry, ...]:
         """Every entry whose prefix holds the packed address, the most specific prefix first.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from classifier.events import Event, VpnLine
+from classifier.events import Event, VpnLines
 
 
 class Sink(Protocol):
-    """Takes events one by one, in order."""
+    """Takes the events of a run that has an end, in order; `watch` picks lines one by one, for a queue."""
 
-    def write(self, event: Event | VpnLine) -> None:
-        """Take one event; OutputError when it cannot be kept."""
+    def write(self, event: Event | VpnLines) -> None:
+        """Take one event, or several; OutputError when they cannot be kept."""
 
     def flush(self) -> None:
         """Bring what was taken to where it goes."""

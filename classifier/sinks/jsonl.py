@@ -14,7 +14,7 @@ import sys
 import orjson
 
 from classifier.errors import OutputError
-from classifier.events import Event, VpnLine
+from classifier.events import Event, VpnLines
 
 _FULL = 1 << 18  # bytes gathered before they are written
 
@@ -38,10 +38,10 @@ class JsonLines:
         except OSError as error:
             raise OutputError(path, _reason(error)) from error
 
-    def write(self, event: Event | VpnLine) -> None:
-        """Take one event."""
-        if isinstance(event, VpnLine):
-            line = event.line
+    def write(self, event: Event | VpnLines) -> None:
+        """Take one event, or several."""
+        if isinstance(event, VpnLines):
+            line = event.text
         else:
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
         self._lines.append(line)

@@ -1,7 +1,8 @@
 """The summary a person reads: a table of flows, then counts.
 
-Takes events like any sink and holds little: what the flows still running are counted by, at most `rows`
-ended flows of each action, and counts. Printing is separate, so that the table can go where it should.
+Takes events like any sink and holds little: at most `rows` flows of each action, and counts. A flow is
+counted when it ends, and all have ended when a run has. Printing is separate, so that the table can go where
+it should.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from classifier.events import Counted, Event, Stats, VpnEvent, VpnLine
+import orjson
+
+from classifier.events import Counted, Event, Stats, VpnEvent, VpnLines, case_id_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,59 +65,60 @@ class Report:
 
     def __init__(self, rows: int = 200) -> None:
         self._limit = rows
-        self._running: dict[int, Counted] = {}
         self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
         self._left_out: Counter[str] = Counter()
-        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._tallies: dict[Counted, _Tally] = {}
         self._cases = 0
         self._attempts = 0
         self._stats: Stats | None = None
         self.flagged = 0
         """Flows whose last state is flagged."""
 
-    def write(self, event: Event | VpnLine) -> None:
-        """Take one event."""
-        if isinstance(event, VpnLine):
-            self._flow(event.flow_id, event.ended, event.counted, event)
+    def write(self, event: Event | VpnLines) -> None:
+        """Take one event, or several."""
+        if isinstance(event, VpnLines):
+            self._lines(event)
         elif event["event_type"] == "vpn":
             vpn, policy = event["vpn"], event["policy"]
-            counted = Counted(vpn["protocol"], policy["verdict"], policy["action"], policy["case_id"])
-            self._flow(event["flow_id"], event["event"] == "ended", counted, event)
+            counted = Counted(vpn["protocol"], policy["verdict"], policy["action"])
+            if event["event"] == "ended" and self._count(counted, policy["case_id"]):
+                self._show(counted, event)
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
         elif event["event_type"] == "stats" and event["event"] == "ended":
             self._stats = event["stats"]
-            self.close()
 
     def flush(self) -> None:
         """Nothing is held back."""
 
     def close(self) -> None:
-        """Count the flows that have not ended, since the run failed; they are not shown."""
-        for counted in self._running.values():
-            self._count(counted)
-            self._left_out[counted.action] += 1
-        self._running.clear()
+        """Nothing is held open."""
 
-    def _flow(self, flow_id: int, ended: bool, counted: Counted, event: VpnLine | VpnEvent) -> None:
-        if not ended:
-            self._running[flow_id] = counted
-            return
-        self._running.pop(flow_id, None)
-        self._count(counted)
-        if len(self._shown[counted.action]) < self._limit:
-            self._shown[counted.action].append(_row(event.event() if isinstance(event, VpnLine) else event))
-        else:
-            self._left_out[counted.action] += 1
+    def _lines(self, lines: VpnLines) -> None:
+        text, start = lines.text, 0
+        for end, ended, counted in zip(lines.ends, lines.ended, lines.counted, strict=True):
+            if ended and self._count(counted, case_id_of(text, start)):
+                self._show(counted, orjson.loads(text[start:end]))
+            start = end
 
-    def _count(self, flow: Counted) -> None:
-        if flow.action == "flag":
+    def _count(self, counted: Counted, case_id: str) -> bool:
+        """A flow has ended; whether it is to be shown."""
+        if counted.action == "flag":
             self.flagged += 1
-        tally = self._tallies.setdefault((flow.protocol, flow.verdict, flow.action), _Tally())
+        tally = self._tallies.get(counted)
+        if tally is None:
+            tally = self._tallies[counted] = _Tally()
         tally.flows += 1
-        if flow.case_id not in tally.cases and self._cases < _MAX_CASES:
-            tally.cases.add(flow.case_id)
+        if self._cases < _MAX_CASES and case_id not in tally.cases:
+            tally.cases.add(case_id)
             self._cases += 1
+        if len(self._shown[counted.action]) < self._limit:
+            return True
+        self._left_out[counted.action] += 1
+        return False
+
+    def _show(self, counted: Counted, event: VpnEvent) -> None:
+        self._shown[counted.action].append(_row(event))
 
     def print_flows(self, console: Console) -> None:
         """The table of flows: flagged first, at most `rows` of them."""

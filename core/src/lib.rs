@@ -7,10 +7,12 @@
 //! [`capture`] reads frames from files, [`decode`] finds the innermost five-tuple and its payload, [`flow`]
 //! keeps one bounded table in each of 64 shards by the packet clock, [`fingerprint`] gathers evidence for
 //! each protocol, and [`engine`] drives them and puts what they report into one deterministic order. [`line`](mod@line)
-//! writes a report down as an event. [`survey`] counts how a live capture looks.
+//! writes a report down as an event; [`classes`] says which reports cannot be told apart by who judges them, with the
+//! [`prefixes`] and thresholds that they are given. [`survey`] counts how a live capture looks.
 //! Nothing here knows a register or a policy, and nothing outside sees a packet.
 
 pub mod capture;
+pub mod classes;
 pub mod decode;
 pub mod engine;
 pub mod fingerprint;
@@ -18,7 +20,7 @@ pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod line;
-pub mod survey;
-
+pub mod prefixes;
 #[cfg(feature = "python")]
 mod python;
+pub mod survey;

@@ -4,9 +4,14 @@
 //! Out: one line of `event.schema.json`, as `events.VpnEvent` types it. A recognised flow gives several of them, so a
 //! line is written straight into its buffer. Everything written here is a number, an address, or a name of ours: what
 //! could need escaping comes from Python, which has escaped it.
+//!
+//! One judgement is Python's answer for many flows. What differs between them is left open in it, as a byte that JSON
+//! text never has: see [`Hole`].
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use blake2::digest::consts::U8;
+use blake2::{Blake2b, Digest as _};
 
 use crate::decode::{EncapLayer, Transport};
 use crate::fingerprint::LookAlike;
@@ -16,6 +21,38 @@ use crate::flow::community_id::community_id;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
+/// What a control character in [`Parts::policy`] stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hole {
+    /// The address of an end, by its place: 0 the source.
+    Address(usize),
+    /// What stands for an end as a subject: the address for IPv4, its /64 for IPv6.
+    Subject(usize),
+    /// The id of the case with this end as its subject.
+    Case(usize),
+}
+
+impl Hole {
+    /// All of them, by their bytes, from 1 on.
+    pub const ALL: [Self; 6] =
+        [Self::Address(0), Self::Address(1), Self::Subject(0), Self::Subject(1), Self::Case(0), Self::Case(1)];
+
+    /// Name in the Python module.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Address(0) => "source",
+            Self::Address(_) => "destination",
+            Self::Subject(0) => "source_subject",
+            Self::Subject(_) => "destination_subject",
+            Self::Case(0) => "source_case",
+            Self::Case(_) => "destination_case",
+        }
+    }
+}
+
+/// The first byte that is no hole.
+const TEXT: u8 = Hole::ALL.len() as u8 + 1;
+
 /// What Python adds to a line, as JSON without the braces and commas around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
@@ -23,15 +60,15 @@ pub struct Parts<'a> {
     pub head: &'a [u8],
     /// Members between `community_id` and `vlan`.
     pub capture: &'a [u8],
-    /// Value of `policy`.
-    pub policy: &'a [u8],
+    /// Value of `policy` in pieces, one behind the other, with holes.
+    pub policy: &'a [&'a [u8]],
     /// Members behind `flow`.
     pub tail: &'a [u8],
 }
 
-/// The line of a report, its newline included.
-pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
-    let mut line = Line(Vec::with_capacity(1280 + parts.policy.len()));
+/// Writes the line of a report, its newline included, behind what is in the buffer.
+pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts<'_>) {
+    let mut line = Line(buffer);
     let [(source, source_port), (destination, destination_port)] = report.ends();
     let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
 
@@ -65,7 +102,10 @@ pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
     });
     line.text(",\"ruled_out\":").list(report.evidence.ruled_out(), |line, other| line.quoted(LookAlike::name(other)));
 
-    line.text("},\"policy\":").raw(parts.policy);
+    line.text("},\"policy\":");
+    for piece in parts.policy {
+        line.filled(piece, report);
+    }
 
     line.text(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
     line.text(",\"pkts_toclient\":").number(report.packets[to_client]);
@@ -82,7 +122,6 @@ pub fn event_line(report: &FlowReport, parts: &Parts<'_>) -> Vec<u8> {
         line.text(",\"dest_port\":").number(u64::from(destination_port));
     }
     line.text("}\n");
-    line.0
 }
 
 /// Whether the flow's ends have ports.
@@ -101,14 +140,46 @@ pub fn address_text(address: &[u8]) -> String {
     }
 }
 
-struct Line(Vec<u8>);
+/// The id of a case, as `cases.case_id` makes it: eight bytes of BLAKE2b over subject prefix, remote address and
+/// protocol, all in hexadecimal.
+pub fn case_id(subject: &[u8], remote: &[u8], protocol: &str) -> [u8; 16] {
+    let mut text = Vec::with_capacity(128);
+    let prefix = if subject.len() == 4 { subject } else { subject.get(..8).unwrap_or(subject) };
+    for part in [prefix, remote] {
+        text.extend(part.iter().copied().flat_map(hexadecimal));
+        text.push(b'|');
+    }
+    text.extend_from_slice(protocol.as_bytes());
+    let mut id = [0; 16];
+    for (digits, &byte) in id.chunks_exact_mut(2).zip(&Blake2b::<U8>::digest(&text)) {
+        digits.copy_from_slice(&hexadecimal(byte));
+    }
+    id
+}
 
-impl Line {
+fn hexadecimal(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
+}
+
+/// Where the next hole is. The inner loop has no way out, so that it becomes one comparison of many bytes.
+fn next_hole(text: &[u8]) -> Option<usize> {
+    let is_hole = |byte: &u8| *byte < TEXT;
+    let chunks = text.chunks(64);
+    let (place, chunk) =
+        chunks.enumerate().find(|(_, chunk)| chunk.iter().fold(false, |any, byte| any | is_hole(byte)))?;
+    Some(place * 64 + chunk.iter().position(is_hole)?)
+}
+
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    #[inline(always)]
     fn raw(&mut self, json: &[u8]) -> &mut Self {
         self.0.extend_from_slice(json);
         self
     }
 
+    #[inline(always)]
     fn text(&mut self, text: &str) -> &mut Self {
         self.raw(text.as_bytes())
     }
@@ -121,21 +192,60 @@ impl Line {
         self.text(if value { "true" } else { "false" })
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
-        // Nothing to fail: it grows.
-        let _ = write!(self.0, "{number}");
-        self
+    fn number(&mut self, mut number: u64) -> &mut Self {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.raw(digits.get(first..).unwrap_or_default())
     }
 
     fn address(&mut self, address: &[u8]) -> &mut Self {
-        if let &[a, b, c, d] = address {
-            self.text("\"").number(u64::from(a));
-            for octet in [b, c, d] {
-                self.text(".").number(u64::from(octet));
-            }
-            return self.text("\"");
+        self.text("\"").bare_address(address).text("\"")
+    }
+
+    fn bare_address(&mut self, address: &[u8]) -> &mut Self {
+        let &[a, b, c, d] = address else { return self.text(&address_text(address)) };
+        self.number(u64::from(a));
+        for octet in [b, c, d] {
+            self.text(".").number(u64::from(octet));
         }
-        self.quoted(&address_text(address))
+        self
+    }
+
+    /// Text with its holes filled.
+    fn filled(&mut self, mut text: &[u8], report: &FlowReport) -> &mut Self {
+        while let Some(place) = next_hole(text) {
+            self.raw(text.get(..place).unwrap_or_default());
+            let byte = text.get(place).copied().unwrap_or_default();
+            if let Some(hole) = Hole::ALL.get(usize::from(byte).wrapping_sub(1)) {
+                self.hole(*hole, report);
+            }
+            text = text.get(place + 1..).unwrap_or_default();
+        }
+        self.raw(text)
+    }
+
+    fn hole(&mut self, hole: Hole, report: &FlowReport) -> &mut Self {
+        let ends = report.ends().map(|(address, _)| address);
+        let end = |place: usize| ends.get(place).copied().unwrap_or_default();
+        match hole {
+            Hole::Address(place) => self.bare_address(end(place)),
+            Hole::Case(place) => self.raw(&case_id(end(place), end(1 - place), report.protocol.name())),
+            Hole::Subject(place) => match <[u8; 16]>::try_from(end(place)) {
+                Ok(octets) => {
+                    let network = u128::from_be_bytes(octets) >> 64 << 64;
+                    self.text(&address_text(&network.to_be_bytes())).text("/64")
+                }
+                Err(_) => self.bare_address(end(place)),
+            },
+        }
     }
 
     fn list<T>(&mut self, items: impl Iterator<Item = T>, write: impl Fn(&mut Self, T) -> &mut Self) -> &mut Self {
@@ -153,20 +263,25 @@ impl Line {
     fn time(&mut self, time: i64) -> &mut Self {
         let seconds = time.div_euclid(SECOND);
         let (year, month, day) = date(seconds.div_euclid(DAY));
-        let clock = seconds.rem_euclid(DAY) as u64;
-        self.text("\"").digits::<4>(year).text("-").digits::<2>(month).text("-").digits::<2>(day);
-        self.text("T").digits::<2>(clock / 3600);
-        self.text(":").digits::<2>(clock / 60 % 60).text(":").digits::<2>(clock % 60);
-        self.text(".").digits::<9>(time.rem_euclid(SECOND) as u64).text("Z\"")
+        let clock = seconds.rem_euclid(DAY) as u32;
+        let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
+        put(text.get_mut(1..5), year as u32);
+        put(text.get_mut(6..8), month as u32);
+        put(text.get_mut(9..11), day as u32);
+        put(text.get_mut(12..14), clock / 3600);
+        put(text.get_mut(15..17), clock / 60 % 60);
+        put(text.get_mut(18..20), clock % 60);
+        put(text.get_mut(21..30), time.rem_euclid(SECOND) as u32);
+        self.raw(&text)
     }
+}
 
-    fn digits<const WIDTH: usize>(&mut self, mut number: u64) -> &mut Self {
-        let mut digits = [b'0'; WIDTH];
-        for digit in digits.iter_mut().rev() {
-            *digit += (number % 10) as u8;
-            number /= 10;
-        }
-        self.raw(&digits)
+/// The last digits of a number, as many as there are places.
+#[inline(always)]
+fn put(places: Option<&mut [u8]>, mut number: u32) {
+    for digit in places.unwrap_or_default().iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
@@ -188,10 +303,10 @@ fn date(days: i64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
 
-    fn written(write: impl Fn(&mut Line) -> &mut Line) -> String {
-        let mut line = Line(Vec::new());
-        write(&mut line);
-        String::from_utf8(line.0).unwrap_or_default()
+    fn written(write: impl for<'a, 'b> Fn(&'a mut Line<'b>) -> &'a mut Line<'b>) -> String {
+        let mut buffer = Vec::new();
+        write(&mut Line(&mut buffer));
+        String::from_utf8(buffer).unwrap_or_default()
     }
 
     #[test]

@@ -9,16 +9,19 @@ use std::time::Duration;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::capture::bpf::{Filter, Instruction, Program};
 use crate::capture::{self, InterfaceCounters, LinkType, af_packet, live};
+use crate::classes;
 use crate::decode::{self, DecodeError, EncapLayer, NoFlow, Peel, PeelMode, Transport};
 use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
 use crate::flow::{EndReason, FlowReport, KeyMode, Report};
-use crate::line::{self, Parts, address_text, has_ports};
+use crate::line::{self, Hole, Parts, address_text, has_ports};
+use crate::prefixes;
 
 create_exception!(classifier._core, CaptureError, PyException, "A capture could not be read (any further).");
 
@@ -78,6 +81,71 @@ impl EvidenceKind {
     }
 }
 
+/// Prefixes, compiled: which of them holds an address.
+#[pyclass(frozen, module = "classifier._core")]
+struct PrefixMap(Arc<prefixes::PrefixMap>);
+
+#[pymethods]
+impl PrefixMap {
+    #[new]
+    fn new(prefixes: Vec<(PyBackedBytes, u8)>, numbers: Vec<u32>) -> PyResult<Self> {
+        if prefixes.len() != numbers.len() {
+            return Err(PyValueError::new_err("PrefixMap: as many numbers as prefixes are needed"));
+        }
+        let items = prefixes.iter().zip(numbers).map(|((address, length), number)| (&**address, *length, number));
+        let map = prefixes::PrefixMap::new(items).map_err(|place| {
+            PyValueError::new_err(format!("PrefixMap: no prefix at {place}: expected 4 or 16 bytes and a length"))
+        })?;
+        Ok(Self(Arc::new(map)))
+    }
+
+    fn number(&self, address: &[u8]) -> u32 {
+        self.0.number(address)
+    }
+}
+
+/// What tells reports apart for who judges them.
+#[pyclass(frozen, module = "classifier._core")]
+struct Classes(classes::Classes);
+
+#[pymethods]
+impl Classes {
+    #[new]
+    #[pyo3(signature = (
+        register, networks, *, ports = Vec::new(), packets = Vec::new(), packets_of_one = Vec::new(),
+        durations_ns = Vec::new(), first_record_ns = 0, as_of_ns = None
+    ), text_signature = "(register, networks, *, ports=(), packets=(), packets_of_one=(), durations_ns=(), \
+        first_record_ns=0, as_of_ns=None)")]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    fn new(
+        register: &PrefixMap,
+        networks: &PrefixMap,
+        mut ports: Vec<u16>,
+        mut packets: Vec<u64>,
+        mut packets_of_one: Vec<u64>,
+        mut durations_ns: Vec<i64>,
+        first_record_ns: i64,
+        as_of_ns: Option<i64>,
+    ) -> Self {
+        ports.sort_unstable();
+        packets.sort_unstable();
+        packets_of_one.sort_unstable();
+        durations_ns.sort_unstable();
+        Self(classes::Classes {
+            maps: [Arc::clone(&register.0), Arc::clone(&networks.0)],
+            ports,
+            packets,
+            packets_of_one,
+            durations: durations_ns,
+            first_record: first_record_ns,
+            as_of: as_of_ns,
+        })
+    }
+}
+
+/// Bytes of most lines.
+const LINE_SIZE: usize = 2048;
+
 /// Reports as columns: some of the rows that a poll gave.
 #[pyclass(frozen, module = "classifier._core")]
 struct FlowBatch {
@@ -116,17 +184,47 @@ impl FlowBatch {
         starts.map(|start| Self { polled: Arc::clone(&self.polled), rows: start..end(start) }).collect()
     }
 
-    fn event_line<'py>(
+    fn row(&self, row: usize) -> PyResult<Self> {
+        let place = self.rows.start.saturating_add(row);
+        if row >= self.rows.len() {
+            return Err(PyIndexError::new_err("row: no such row"));
+        }
+        Ok(Self { polled: Arc::clone(&self.polled), rows: place..place + 1 })
+    }
+
+    fn of_ends<'py>(&self, py: Python<'py>, classes: &Classes) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| PyBytes::new(py, &classes.0.ends(row)))
+    }
+
+    fn of_state<'py>(&self, py: Python<'py>, classes: &Classes) -> PyResult<Bound<'py, PyList>> {
+        self.column(py, |row| PyBytes::new(py, &classes.0.state(row)))
+    }
+
+    fn event_lines<'py>(
         &self,
         py: Python<'py>,
-        row: usize,
-        head: &[u8],
+        rows: Vec<usize>,
+        heads: Vec<PyBackedBytes>,
+        policies: Vec<Bound<'py, PyTuple>>,
         capture: &[u8],
-        policy: &[u8],
         tail: &[u8],
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_line: no such row"))?;
-        Ok(PyBytes::new(py, &line::event_line(report, &Parts { head, capture, policy, tail })))
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<usize>)> {
+        if heads.len() != rows.len() || policies.len() != rows.len() {
+            return Err(PyValueError::new_err("event_lines: as many heads and policies as rows are needed"));
+        }
+        let mut text = Vec::with_capacity(rows.len().saturating_mul(LINE_SIZE));
+        let mut ends = Vec::with_capacity(rows.len());
+        let mut policy = Vec::new();
+        for ((row, head), pieces) in rows.into_iter().zip(&heads).zip(&policies) {
+            let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
+            policy.clear();
+            for piece in pieces.iter_borrowed() {
+                policy.push(piece.extract::<&[u8]>()?);
+            }
+            line::write_event_line(&mut text, report, &Parts { head, capture, policy: &policy, tail });
+            ends.push(text.len());
+        }
+        Ok((PyBytes::new(py, &text), ends))
     }
 
     #[getter]
@@ -579,9 +677,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let kinds =
         fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;
     module.add("EVIDENCE", PyTuple::new(py, kinds)?)?;
+    let holes = Hole::ALL.iter().zip(1_u8..).map(|(hole, byte)| (hole.name(), PyBytes::new(py, &[byte])));
+    module.add("HOLES", holes.into_py_dict(py)?)?;
     module.add("CaptureError", py.get_type::<CaptureError>())?;
     module.add_class::<EvidenceKind>()?;
+    module.add_class::<Classes>()?;
     module.add_class::<FlowBatch>()?;
     module.add_class::<Interface>()?;
+    module.add_class::<PrefixMap>()?;
     module.add_class::<Engine>()
 }
