@@ -172,7 +172,7 @@ class Replay:
     """Under which name events say where their packets come from."""
     _has_end = True  # so that stopping before it is an interruption
     _keep = "all"
-    _poll_ms = 100
+    _poll_ms = 20  # several workers read on meanwhile, so that nobody waits for anybody for long
 
     def __init__(
         self,

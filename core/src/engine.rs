@@ -2,10 +2,11 @@
 //!
 //! [`Engine::poll`] has blocks of frames read, in which the packet clock is run once for all ([`reader`]), and looked at
 //! by workers ([`worker`]), each of which decodes the packets for its own shards: one on the caller's thread, or several
-//! on threads of their own ([`threads`]). Nothing is in flight when `poll` returns, so a tag set afterwards is seen by
-//! every later report. Reports are ordered by (frame number, flow id), and those of the capture's end come last: neither
+//! on threads of their own ([`threads`]), which read on while the caller looks at reports. A tag is in every report that
+//! is given after it was set. Reports are ordered by (frame number, flow id), and those of the capture's end come last: neither
 //! the blocks nor the workers nor the pauses between polls change anything.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -166,6 +167,13 @@ pub struct Engine {
     reader: Arc<Mutex<Reader>>,
     workers: Workers,
     state: State,
+    is_live: bool,
+    /// Threads read on for the next poll.
+    is_ahead: bool,
+    /// How reading ended, which a poll has yet to say.
+    end: Option<Result<(), CaptureError>>,
+    /// Tags by handle that were set when threads had read on: reports that are not given yet may be without them.
+    tags: HashMap<u64, u32>,
     reports: Vec<FlowReport>,
     batch: Batch,
 }
@@ -183,7 +191,18 @@ impl Engine {
                 .map(Workers::Threads)
                 .map_err(|_| SettingError { setting: "workers", expected: "no more threads than the system allows" })?,
         };
-        Ok(Self { settings, reader, workers, state: State::Idle, reports: Vec::new(), batch: Batch::default() })
+        Ok(Self {
+            settings,
+            reader,
+            workers,
+            state: State::Idle,
+            is_live: false,
+            is_ahead: false,
+            end: None,
+            tags: HashMap::new(),
+            reports: Vec::new(),
+            batch: Batch::default(),
+        })
     }
 
     /// Whether a capture is being read.
@@ -206,11 +225,14 @@ impl Engine {
     /// Begins a capture from a source. One that was not finished is forgotten.
     pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
         // Workers that are gone show at the next poll.
+        let _ = self.settle();
+        self.end = None;
         if self.state != State::Idle {
             // Now: the next capture may have no frame, at which its shards would be told.
             let _ = self.tell(Command::Begin { chain: 0 });
         }
-        let _ = self.tell(Command::Live(source.live_counters().is_some()));
+        self.is_live = source.live_counters().is_some();
+        let _ = self.tell(Command::Live(self.is_live));
         let _ = self.take_reports();
         self.reports.clear();
         self.reader().begin(source, name);
@@ -225,16 +247,22 @@ impl Engine {
         match self.state {
             State::Idle => Ok(None),
             State::Reading => {
-                let until = Instant::now().checked_add(longest);
-                if let Some(end) = self.read(until)? {
-                    self.state = State::Ending;
-                    if end.is_ok() {
-                        // What the last frames brought about, with the ends that come next.
-                        return self.poll(longest);
-                    }
-                    end?;
+                let until = || Instant::now().checked_add(longest);
+                if self.end.is_none() {
+                    self.read(until())?;
                 }
-                self.take_reports().map(Some)
+                match self.end.take() {
+                    None => {
+                        let reports = self.take_reports()?;
+                        self.read_on(until());
+                        Ok(Some(reports))
+                    }
+                    Some(end) => {
+                        self.state = State::Ending;
+                        // What the last frames brought about comes with the ends, of which the next poll tells.
+                        end.and_then(|()| self.poll(longest))
+                    }
+                }
             }
             State::Ending => {
                 // What the last frame brought about comes before the ends, which have its number: an earlier poll
@@ -250,10 +278,16 @@ impl Engine {
         }
     }
 
-    /// Reads and has looked at what is read; the end of the capture if it came to that.
-    fn read(&mut self, until: Option<Instant>) -> Result<Option<Result<(), CaptureError>>, CaptureError> {
+    /// Reads and has looked at what is read, or waits for those who read on.
+    fn read(&mut self, until: Option<Instant>) -> Result<(), CaptureError> {
         let worker = match &mut self.workers {
-            Workers::Threads(threads) => return threads.poll(until).map_err(worker_is_gone),
+            Workers::Threads(threads) => {
+                if !self.is_ahead {
+                    threads.begin(until);
+                    self.is_ahead = true;
+                }
+                return self.settle();
+            }
             Workers::Inline(worker) => worker,
         };
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,17 +296,41 @@ impl Engine {
             worker.run(&self.batch);
             worker.take_reports(&mut self.reports);
             match more {
-                Ok(true) if self.reports.len() >= ENOUGH_REPORTS => return Ok(None),
-                Ok(true) if until.is_some_and(|until| Instant::now() >= until) => return Ok(None),
-                Ok(true) => {}
-                Ok(false) => return Ok(Some(Ok(()))),
-                Err(error) => return Ok(Some(Err(error))),
+                Ok(true) if self.reports.len() >= ENOUGH_REPORTS => return Ok(()),
+                Ok(true) if until.is_some_and(|until| Instant::now() >= until) => return Ok(()),
+                Ok(true) => continue,
+                Ok(false) => self.end = Some(Ok(())),
+                Err(error) => self.end = Some(Err(error)),
             }
+            return Ok(());
         }
+    }
+
+    /// Has threads go on while the caller looks at reports. Not with a live capture, whose ring waits for it.
+    fn read_on(&mut self, until: Option<Instant>) {
+        if let Workers::Threads(threads) = &self.workers
+            && !self.is_live
+        {
+            threads.begin(until);
+            self.is_ahead = true;
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    fn settle(&mut self) -> Result<(), CaptureError> {
+        if let Workers::Threads(threads) = &self.workers
+            && std::mem::take(&mut self.is_ahead)
+        {
+            self.end = threads.wait().map_err(worker_is_gone)?;
+            threads.take_reports(&mut self.reports).map_err(worker_is_gone)?;
+        }
+        Ok(())
     }
 
     /// Stops reading: the next poll ends the running flows. A live capture first gives what has arrived.
     pub fn finish(&mut self) {
+        // Workers that are gone show at the next poll.
+        let _ = self.settle();
         if self.state == State::Reading && !self.reader().source.as_mut().is_some_and(|source| source.stop()) {
             self.state = State::Ending;
         }
@@ -284,6 +342,9 @@ impl Engine {
 
     /// Tags flows by their handles.
     pub fn set_tags(&mut self, tags: Vec<(u64, u32)>) -> Result<(), CaptureError> {
+        if self.is_ahead || !self.reports.is_empty() {
+            self.tags.extend(tags.iter().copied());
+        }
         self.tell(Command::Tags(Arc::new(tags)))
     }
 
@@ -291,6 +352,7 @@ impl Engine {
     /// reported once more: those at which somebody's answer about it may change. Past ones count as passed.
     pub fn review_at(&mut self, mut instants: Vec<i64>) {
         instants.sort_unstable();
+        let _ = self.settle();
         self.reader().review_at(instants);
     }
 
@@ -299,6 +361,7 @@ impl Engine {
         if self.state == State::Idle {
             return Ok(());
         }
+        self.settle()?;
         let (number, now) = self.reader().stands();
         self.tell(Command::Review { number, now })
     }
@@ -308,6 +371,7 @@ impl Engine {
         let settings = Settings { packet_milestones: packets, duration_milestones: durations, ..self.settings.clone() };
         settings.check()?;
         self.settings = settings;
+        let _ = self.settle();
         // Workers that are gone show with the next batch.
         let _ = self.tell(Command::Milestones(Arc::new(self.settings.limits())));
         Ok(())
@@ -315,6 +379,7 @@ impl Engine {
 
     /// Replaces the subscribers' prefixes, whose own tunnels are not opened.
     pub fn set_subscribers(&mut self, subscribers: &[(Vec<u8>, u8)]) -> Result<(), SettingError> {
+        let _ = self.settle();
         let mut reader = self.reader();
         reader.peel = Arc::new(Peel::new(reader.peel.mode(), subscribers).ok_or(NO_PREFIX)?);
         Ok(())
@@ -342,7 +407,9 @@ impl Engine {
 
     /// All counters by name. They balance: frames are decoded, undecoded or ignored; decoded ones are packets of flows,
     /// of no flow, fragments unmatched, or waiting for the first of their datagram.
-    pub fn stats(&self) -> Vec<(String, u64)> {
+    pub fn stats(&mut self) -> Vec<(String, u64)> {
+        // Workers that are gone show at the next poll.
+        let _ = self.settle();
         let counters = match &self.workers {
             Workers::Inline(worker) => worker.counters(),
             Workers::Threads(threads) => threads.counters(),
@@ -446,6 +513,12 @@ impl Engine {
             Workers::Threads(threads) => threads.take_reports(&mut self.reports).map_err(worker_is_gone)?,
         }
         let mut reports = std::mem::take(&mut self.reports);
+        if !self.tags.is_empty() {
+            for report in &mut reports {
+                report.tag = self.tags.get(&report.handle).copied().unwrap_or(report.tag);
+            }
+            self.tags.clear();
+        }
         reports.sort_by_key(|report| (report.number, report.flow_id));
         Ok(reports)
     }

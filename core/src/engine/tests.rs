@@ -140,7 +140,7 @@ fn as_text(reports: &[FlowReport]) -> Vec<String> {
     reports.iter().map(|report| format!("{report:?}")).collect()
 }
 
-fn stats(engine: &Engine) -> BTreeMap<String, u64> {
+fn stats(engine: &mut Engine) -> BTreeMap<String, u64> {
     engine.stats().into_iter().collect()
 }
 
@@ -164,7 +164,7 @@ fn workers_blocks_and_pauses_change_nothing() {
             let (reports, polls) = replay(&mut engine, &data, block, longest);
             assert!(polls > 50 || block > 3_000);
             assert_ordered(&reports);
-            let (text, stats) = (as_text(&reports), stats(&engine));
+            let (text, stats) = (as_text(&reports), stats(&mut engine));
             assert_balanced(&stats);
             let (known, known_stats) = expected.get_or_insert_with(|| (text.clone(), stats.clone()));
             assert!(*known == text, "{workers} workers, blocks of {block}: {} and {}", known.len(), text.len());
@@ -200,7 +200,7 @@ fn every_kind_of_frame_is_counted_once() {
     let frames = mixed(6_000);
     let mut engine = Engine::new(settings(1)).expect("settings within their ranges");
     let (reports, _) = replay(&mut engine, &capture(&frames), 1 << 20, Duration::from_secs(60));
-    let stats = stats(&engine);
+    let stats = stats(&mut engine);
     assert_balanced(&stats);
     assert_eq!(stats["frames"], 6_000);
     assert_eq!(stats["bytes"], frames.iter().map(|(_, frame)| frame.len() as u64).sum::<u64>());
@@ -306,8 +306,11 @@ fn reading_can_be_stopped_and_another_capture_begun() {
         }
         engine.finish();
         let last = engine.poll(Duration::ZERO).expect("a whole capture").expect("the ends");
-        assert!(!last.is_empty());
-        assert!(last.iter().all(|row| row.end_reason == Some(EndReason::ForcedEnd)));
+        // Several workers have read on, and what that brought about comes first.
+        let is_end = |row: &FlowReport| row.end_reason == Some(EndReason::ForcedEnd);
+        let first = last.iter().position(is_end).expect("flows that were running");
+        assert!(workers > 1 || first == 0);
+        assert!(last[first..].iter().all(is_end));
         assert!(engine.poll(Duration::ZERO).expect("nothing").is_none());
 
         // One that is not finished is forgotten, also when the next one has no frame at all.
@@ -317,7 +320,7 @@ fn reading_can_be_stopped_and_another_capture_begun() {
         }
         let (reports, _) = replay(&mut engine, &capture(&[]), 3_000, Duration::ZERO);
         assert_eq!(reports.len(), 0);
-        assert_eq!(stats(&engine)["flows.active.recognised"], 0);
+        assert_eq!(stats(&mut engine)["flows.active.recognised"], 0);
 
         // The same capture after another one gives what it gives alone.
         let (after, _) = replay(&mut engine, &data, 3_000, Duration::ZERO);
@@ -328,8 +331,8 @@ fn reading_can_be_stopped_and_another_capture_begun() {
             rows.map(|row| format!("{row:?}")).collect()
         };
         assert!(without_handles(&after) == without_handles(&alone));
-        assert_balanced(&stats(&engine));
-        assert_eq!(stats(&engine)["captures"], 4);
+        assert_balanced(&stats(&mut engine));
+        assert_eq!(stats(&mut engine)["captures"], 4);
     }
 }
 
@@ -341,7 +344,7 @@ fn small_bounds_hold_whatever_the_number_of_workers() {
         let small = Settings { max_undecided: 64, max_attempts: 64, max_recognised: 64, ..settings(workers) };
         let mut engine = Engine::new(small).expect("settings within their ranges");
         let (reports, _) = replay(&mut engine, &data, 1 << 20, Duration::ZERO);
-        let stats = stats(&engine);
+        let stats = stats(&mut engine);
         assert!(stats["flows.evicted.undecided"] > 0 && stats["flows.evicted.attempt"] > 0);
         assert!(stats["flows.unreported"] > 0);
         assert_balanced(&stats);
@@ -377,7 +380,7 @@ fn link_types_are_listed_with_their_frames() {
     data[20] = 147;
     replay(&mut engine, &data, 1 << 20, Duration::ZERO);
     assert_eq!(engine.link_types(), [(LinkType(147), 10)]);
-    assert_eq!(stats(&engine)["undecoded.link_type_unsupported"], 10);
+    assert_eq!(stats(&mut engine)["undecoded.link_type_unsupported"], 10);
     assert_eq!(engine.progress(), (data.len() as u64, Some(data.len() as u64)));
 }
 
@@ -488,7 +491,7 @@ fn replay_all(frames: &[Vec<u8>], settings: Settings) -> (Vec<FlowReport>, BTree
     let timed: Vec<_> = (0..).zip(frames).map(|(n, frame)| (START * 1_000_000 + n * 300, frame.clone())).collect();
     let mut engine = Engine::new(settings).expect("settings within their ranges");
     let (reports, _) = replay(&mut engine, &capture(&timed), 1 << 20, Duration::from_secs(60));
-    let stats = stats(&engine);
+    let stats = stats(&mut engine);
     assert_balanced(&stats);
     (reports, stats)
 }
@@ -654,7 +657,7 @@ fn a_live_capture_that_is_stopped_gives_what_has_arrived() -> Result<(), Box<dyn
     live(&mut engine, &frames)?;
     engine.finish();
     while engine.poll(Duration::ZERO)?.is_some() {}
-    let stats = stats(&engine);
+    let stats = stats(&mut engine);
     assert_balanced(&stats);
     assert_eq!(stats["frames"], 2_000);
     Ok(())
@@ -708,7 +711,7 @@ fn the_clock_jumps_alike_on_any_number_of_workers() -> Result<(), Box<dyn std::e
         while let Some(reports) = engine.poll(Duration::ZERO)? {
             text.extend(reports.iter().map(|report| format!("{report:?}\n")));
         }
-        let stats = stats(&engine);
+        let stats = stats(&mut engine);
         assert_eq!((stats["clock.jumps"], stats["clock.ahead"]), (1, 101));
         seen.push(text);
     }
@@ -730,7 +733,7 @@ fn frames_that_a_filter_leaves_out_are_counted_and_keep_their_numbers() -> Resul
     let mut engine = Engine::new(Settings { filter, ..settings(1) })?;
     let (reports, _) = replay(&mut engine, &capture(&frames), 1 << 20, Duration::ZERO);
     assert_eq!(reports.first().map(|report| report.number), Some(2));
-    let stats = stats(&engine);
+    let stats = stats(&mut engine);
     assert_balanced(&stats);
     assert_eq!((stats["frames"], stats["ignored.filtered"], stats["decoded"]), (2, 1, 1));
     Ok(())

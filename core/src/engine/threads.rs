@@ -6,7 +6,7 @@
 //! packet, and nothing else goes from core to core: what is written by one and read by another costs more than to
 //! decode it again.
 //!
-//! Nothing is on the board, and nobody reads, when [`Threads::poll`] returns.
+//! Nothing is on the board, and nobody reads, when [`Threads::wait`] returns.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -296,19 +296,20 @@ impl Threads {
         Ok(())
     }
 
-    /// Has blocks read and looked at until an instant, or until there are many reports. The end of the capture, when it
-    /// came to that.
-    pub fn poll(&self, until: Option<Instant>) -> Result<Option<Result<(), CaptureError>>, Gone> {
+    /// Has blocks read and looked at until an instant, or until there are many reports.
+    pub fn begin(&self, until: Option<Instant>) {
         let mut plan = self.board.plan();
         plan.reading = Reading::Wanted;
         plan.until = until;
-        self.board.work.notify_all();
-        let mut plan = self.board.wait(plan);
+        self.board.tell_all(plan);
+    }
+
+    /// Waits until what was begun is done. The end of the capture, when it came to that.
+    pub fn wait(&self) -> Result<Option<Result<(), CaptureError>>, Gone> {
+        let mut plan = self.board.wait(self.board.plan());
         let reading = std::mem::take(&mut plan.reading);
-        let is_broken = plan.is_broken;
-        drop(plan);
         match reading {
-            _ if is_broken => Err(Gone),
+            _ if plan.is_broken => Err(Gone),
             Reading::Ended(result) => Ok(Some(result)),
             _ => Ok(None),
         }
