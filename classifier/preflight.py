@@ -17,6 +17,7 @@ from classifier.errors import ClassifierError, FaultyFileError
 from classifier.words import number
 
 if TYPE_CHECKING:
+    from classifier.metrics.offering import Wanted
     from classifier.watch import Capture
 
 __all__ = ["Preflight"]
@@ -34,6 +35,7 @@ class Preflight:
     output: str
     ledger: str | None
     capture: Capture
+    metrics: Wanted
     _judged_by: str = field(default="no register", init=False)
 
     def faults(self) -> Iterator[str]:
@@ -41,6 +43,7 @@ class Preflight:
         yield from self._rules()
         yield from self._capture()
         yield from self._writing()
+        yield from self._metrics()
 
     def summary(self) -> str:
         """What was found, when nothing is wrong."""
@@ -109,6 +112,17 @@ class Preflight:
                 yield f"{place}: cannot be written: {path} is not a directory"
             elif not os.access(path, os.W_OK | os.X_OK):
                 yield f"{place}: cannot be written: no permission to write in {path}"
+
+    def _metrics(self) -> Iterator[str]:
+        if self.metrics.address is not None:
+            from classifier.metrics.server import MetricsError, Server, parse_address
+
+            try:
+                Server.check(parse_address(self.metrics.address), self.metrics.tls)
+            except MetricsError as error:
+                yield str(error)
+        if self.metrics.file is not None:
+            yield from _unwritable(Path(self.metrics.file))
 
 
 def _unwritable(path: Path) -> Iterator[str]:

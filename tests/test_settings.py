@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -218,6 +219,31 @@ def test_everything_that_would_not_work_is_said(tmp_path: Path, capfd: pytest.Ca
     assert line == f"vpn-classifier: {tmp_path / 'gone.db'}: cannot be read: No such file or directory"
     assert watch("--check-config", "-i", "lo", "-o", str(tmp_path)) == 1
     assert capfd.readouterr().err == f"vpn-classifier: {tmp_path}: cannot be written: Is a directory\n"
+
+
+def test_metrics_that_could_not_be_offered_are_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def check(*options: str) -> tuple[int, str]:
+        status = watch("--check-config", "-i", "lo", *options)
+        return status, capfd.readouterr().err
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # The service itself may run.
+        assert check("--metrics", f"127.0.0.1:{taken.getsockname()[1]}") == (0, "")
+    status, said = check("--metrics", "203.0.113.1:9469")
+    assert (status, said.partition("; ")[2]) == (
+        1,
+        "expected an address of this host and a port that nobody else listens on\n",
+    )
+    gone = str(tmp_path / "gone.pem")
+    status, said = check("--metrics", "127.0.0.1:0", "--metrics-cert", gone, "--metrics-key", gone)
+    assert (status, f"--metrics-cert {gone}" in said) == (1, True)
+    file = tmp_path / "gone" / "metrics.prom"
+    assert check("--metrics-file", str(file)) == (
+        1,
+        f"vpn-classifier: {file}: cannot be written: {file.parent} is no directory\n",
+    )
 
 
 CHECK_AS_NOBODY = """

@@ -36,7 +36,7 @@ from classifier.logs import Form, Level, Log
 
 if TYPE_CHECKING:
     from classifier.ledger import LedgerWriter
-    from classifier.metrics.offering import Offering
+    from classifier.metrics.offering import Offering, Wanted
     from classifier.preflight import Preflight
     from classifier.reload import Reloader
     from classifier.sinks.queued import QueuedLines
@@ -298,15 +298,27 @@ def command(
             promiscuous=promiscuous,
         )
 
+    def offered() -> Wanted:
+        from classifier.metrics.offering import Wanted
+
+        tls = None
+        if metrics_cert is not None and metrics_key is not None:
+            from classifier.metrics.server import Tls
+
+            tls = Tls(metrics_cert, metrics_key, metrics_client_ca)
+        return Wanted(metrics, tls, metrics_file)
+
     if check_config:
         from classifier.preflight import Preflight
 
-        preflight = Preflight(interface, filter, rules, register, policy, output, ledger, capture())
+        preflight = Preflight(
+            interface, filter, rules, register, policy, output, ledger, capture(), offered()
+        )
         raise typer.Exit(guarded(lambda: _report(preflight)))
 
     def run() -> int:
         from classifier.ledger import LedgerWriter, ledger_place
-        from classifier.metrics.offering import Offering, Wanted
+        from classifier.metrics.offering import Offering
         from classifier.pipeline import Settings, load_rules
         from classifier.policy_file import duration_ns
         from classifier.reload import Reloader
@@ -314,12 +326,7 @@ def command(
         from classifier.sinks.rotating import RotatingFile, Rotation
         from classifier.watch import Watch
 
-        tls = None
-        if metrics_cert is not None and metrics_key is not None:
-            from classifier.metrics.server import Tls
-
-            tls = Tls(metrics_cert, metrics_key, metrics_client_ca)
-        offering = Offering(Wanted(metrics, tls, metrics_file))
+        offering = Offering(offered())
         known, judge = load_rules(rules, register, policy)
         settings = Settings(
             min_confidence=min_confidence.value,

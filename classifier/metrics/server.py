@@ -12,6 +12,7 @@ silent client blocks it. What is sent is prometheus-client's (`MetricsHandler`).
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import ssl
@@ -40,6 +41,10 @@ _PORTS: Final = range(65_536)
 
 class MetricsError(ClassifierError):
     """The metrics cannot be offered. Usual cause: a port in use, a certificate that does not fit its key."""
+
+
+class AddressInUseError(MetricsError):
+    """Somebody listens there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,22 @@ class Server:
             family, *_, place = found[0]
             self._http = _Http(family, place, context)
         except OSError as error:
-            raise MetricsError(
+            kind = AddressInUseError if error.errno == errno.EADDRINUSE else MetricsError
+            raise kind(
                 f"--metrics {address}: {_reason(error)}; expected an address of this host and a port that "
                 "nobody else listens on"
             ) from None
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(_LOOK_S,), name="metrics", daemon=True
         )
+
+    @staticmethod
+    def check(address: Address, tls: Tls | None) -> None:
+        """MetricsError when nothing could be offered there. Who listens there already may be this program."""
+        try:
+            Server(address, tls).close()
+        except AddressInUseError:
+            return
 
     @property
     def port(self) -> int:
