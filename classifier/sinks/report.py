@@ -63,7 +63,7 @@ class _Tally:
 class Report:
     """Gathers what the table and the summary say."""
 
-    def __init__(self, rows: int = 200) -> None:
+    def __init__(self, rows: int = 50) -> None:
         self._limit = rows
         self._shown: dict[str, list[Row]] = {action: [] for action in _STYLES}
         self._left_out: Counter[str] = Counter()
