@@ -230,11 +230,14 @@ impl Engine {
         if self.state != State::Idle {
             // Now: the next capture may have no frame, at which its shards would be told.
             let _ = self.tell(Command::Begin { chain: 0 });
+            let _ = self.collect();
         }
-        self.is_live = source.live_counters().is_some();
-        let _ = self.tell(Command::Live(self.is_live));
-        let _ = self.take_reports();
+        let was_live = std::mem::replace(&mut self.is_live, source.live_counters().is_some());
+        if was_live || self.is_live {
+            let _ = self.tell(Command::Live(self.is_live));
+        }
         self.reports.clear();
+        self.tags.clear();
         self.reader().begin(source, name);
         self.state = State::Reading;
     }
@@ -253,7 +256,7 @@ impl Engine {
                 }
                 match self.end.take() {
                     None => {
-                        let reports = self.take_reports()?;
+                        let reports = self.take_reports();
                         self.read_on(until());
                         Ok(Some(reports))
                     }
@@ -267,10 +270,11 @@ impl Engine {
             State::Ending => {
                 // What the last frame brought about comes before the ends, which have its number: an earlier poll
                 // may have given it already, and that must not show.
-                let mut reports = self.take_reports()?;
+                let mut reports = self.take_reports();
                 let (number, now) = self.reader().stands();
                 self.tell(Command::Finish { number, now })?;
-                reports.append(&mut self.take_reports()?);
+                self.collect()?;
+                reports.append(&mut self.take_reports());
                 self.reader().end();
                 self.state = State::Idle;
                 Ok(Some(reports))
@@ -322,7 +326,7 @@ impl Engine {
             && std::mem::take(&mut self.is_ahead)
         {
             self.end = threads.wait().map_err(worker_is_gone)?;
-            threads.take_reports(&mut self.reports).map_err(worker_is_gone)?;
+            return self.collect();
         }
         Ok(())
     }
@@ -363,7 +367,8 @@ impl Engine {
         }
         self.settle()?;
         let (number, now) = self.reader().stands();
-        self.tell(Command::Review { number, now })
+        self.tell(Command::Review { number, now })?;
+        self.collect()
     }
 
     /// Replaces the packet counts and durations (nanoseconds) at which reports are wanted.
@@ -505,13 +510,19 @@ impl Engine {
         }
     }
 
-    /// Reports in their order, of everything that was read and told. Those of one flow in one frame stay in the order in
-    /// which they were made.
-    fn take_reports(&mut self) -> Result<Vec<FlowReport>, CaptureError> {
+    /// Gathers the reports of everything that was read and told.
+    fn collect(&mut self) -> Result<(), CaptureError> {
         match &mut self.workers {
-            Workers::Inline(worker) => worker.take_reports(&mut self.reports),
-            Workers::Threads(threads) => threads.take_reports(&mut self.reports).map_err(worker_is_gone)?,
+            Workers::Inline(worker) => {
+                worker.take_reports(&mut self.reports);
+                Ok(())
+            }
+            Workers::Threads(threads) => threads.take_reports(&mut self.reports).map_err(worker_is_gone),
         }
+    }
+
+    /// What was gathered, in its order. Reports of one flow in one frame stay in the order in which they were made.
+    fn take_reports(&mut self) -> Vec<FlowReport> {
         let mut reports = std::mem::take(&mut self.reports);
         if !self.tags.is_empty() {
             for report in &mut reports {
@@ -520,7 +531,7 @@ impl Engine {
             self.tags.clear();
         }
         reports.sort_by_key(|report| (report.number, report.flow_id));
-        Ok(reports)
+        reports
     }
 }
 
