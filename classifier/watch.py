@@ -35,9 +35,7 @@ __all__ = ["Capture", "LossLog", "Watch", "WatchError", "available"]
 _LAG_NS: Final = 2 * NANOSECONDS  # what came before has been reported
 _SAY_EVERY_S: Final = 10
 _MAX_NAME: Final = 15  # bytes of an interface's name
-
-
-MIB: Final = 1 << 20
+_MIB: Final = 1 << 20
 
 
 class WatchError(ClassifierError):
@@ -76,10 +74,10 @@ class Capture:
             return f"a ring of {_size(ring)}: expected {expected}, such as {_size(fitting)}"
         rings = interfaces * self.threads
         if available is not None and ring * rings > available // 2:
-            most = available // 2 // rings // MIB
+            most = available // 2 // rings // _MIB
             return (
                 f"rings of {_size(ring)}, {rings} of them: memory that is never swapped out, and only "
-                f"{available // MIB:,} MiB are free; expected half of that in all, {most:,} MiB a ring"
+                f"{available // _MIB:,} MiB are free; expected half of that in all, {most:,} MiB a ring"
             )
         return None
 
@@ -234,7 +232,7 @@ class LossLog:
 
 
 def _size(size: int) -> str:
-    return f"{size // MIB:,} MiB" if size % MIB == 0 else f"{size // 1024:,} KiB"
+    return f"{size // _MIB:,} MiB" if size % _MIB == 0 else f"{size // 1024:,} KiB"
 
 
 def available() -> int | None:

@@ -245,8 +245,17 @@ impl Engine {
     /// Works for about `longest`, or until many reports have come; `None` once the capture is done.
     ///
     /// # Errors
-    /// Where reading stops early, once. What was whole has been worked, and the next poll ends the running flows.
+    /// Where reading stops early, once. What was whole has been worked, and the next poll ends the running flows. When a
+    /// worker is gone, once for each capture, which then is done.
     pub fn poll(&mut self, longest: Duration) -> Result<Option<Vec<FlowReport>>, CaptureError> {
+        let polled = self.advance(longest);
+        if polled.is_err() && matches!(&self.workers, Workers::Threads(threads) if threads.is_broken()) {
+            self.state = State::Idle;
+        }
+        polled
+    }
+
+    fn advance(&mut self, longest: Duration) -> Result<Option<Vec<FlowReport>>, CaptureError> {
         match self.state {
             State::Idle => Ok(None),
             State::Reading => {
@@ -263,7 +272,7 @@ impl Engine {
                     Some(end) => {
                         self.state = State::Ending;
                         // What the last frames brought about comes with the ends, of which the next poll tells.
-                        end.and_then(|()| self.poll(longest))
+                        end.and_then(|()| self.advance(longest))
                     }
                 }
             }
@@ -335,7 +344,9 @@ impl Engine {
     pub fn finish(&mut self) {
         // Workers that are gone show at the next poll.
         let _ = self.settle();
-        if self.state == State::Reading && !self.reader().source.as_mut().is_some_and(|source| source.stop()) {
+        // How reading has ended by itself, the next poll says.
+        let goes_on = self.state == State::Reading && self.end.is_none();
+        if goes_on && !self.reader().source.as_mut().is_some_and(|source| source.stop()) {
             self.state = State::Ending;
         }
     }

@@ -683,11 +683,35 @@ impl Source for Faulty {
 #[test]
 fn a_worker_that_is_gone_is_said_and_nobody_waits_for_it() -> Result<(), SettingError> {
     let mut engine = Engine::new(settings(3))?;
-    engine.begin(Box::new(Faulty), "capture");
     for _ in 0..3 {
+        // Once for each capture, or who asks until one is done would ask for ever.
+        engine.begin(Box::new(Faulty), "capture");
         let error = engine.poll(Duration::from_secs(60)).err().map(|error| error.found);
         assert_eq!(error.as_deref(), Some("a worker thread has ended"));
+        assert_eq!(engine.poll(Duration::ZERO).map(|reports| reports.map(|reports| reports.len())), Ok(None));
     }
+    Ok(())
+}
+
+#[test]
+fn a_fault_that_was_read_ahead_is_told_after_a_stop() -> Result<(), Box<dyn std::error::Error>> {
+    let mut data = capture(&mixed(3_000));
+    data.truncate(data.len() - 7);
+    let mut engine = Engine::new(settings(2))?;
+    engine.begin(open_reader(Box::new(std::io::Cursor::new(data)), None, 1 << 20)?, "capture");
+    // The first poll reads at least one block, and has what is left read behind it.
+    let mut told = Vec::new();
+    for number in 0..50 {
+        if number == 1 {
+            engine.finish();
+        }
+        match engine.poll(Duration::ZERO) {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => told.push(error.reason),
+        }
+    }
+    assert_eq!(told, [Reason::Truncated]);
     Ok(())
 }
 

@@ -2,9 +2,8 @@
 //!
 //! What they are to do stands on a board, in order, and each carries all of it out for its own shards. Who has nothing
 //! to carry out reads: one at a time reads the next block and puts it on the board, then lists its frames for the
-//! others while the next one reads. So a block's bytes are touched by the core that read it and by the owner of each
-//! packet, and nothing else goes from core to core: what is written by one and read by another costs more than to
-//! decode it again.
+//! others while the next one reads. So beside that list, what goes from core to core is of each packet the beginning of
+//! its frame: what is written by one and read by another costs more than to decode it again.
 //!
 //! Nothing is on the board, and nobody reads, when [`Threads::wait`] returns.
 
@@ -23,7 +22,8 @@ use crate::flow::{FlowReport, Limits};
 
 /// Blocks on the board beside one for each worker: enough for who is ahead to go on reading.
 const AHEAD: usize = 6;
-/// Who has no more blocks than these to carry out reads first: to wait and be woken costs more than to look at a block.
+/// Who has no more blocks than these to carry out reads first. Two workers that read only when they had nothing else to do
+/// waited for each other at each block, and took half as long again.
 const LEAST: usize = 3;
 
 /// Threads and what they share with the caller.
@@ -321,6 +321,11 @@ impl Threads {
         let mut plan = self.board.wait(self.board.plan());
         reports.append(&mut plan.reports);
         if plan.is_broken { Err(Gone) } else { Ok(()) }
+    }
+
+    /// Whether a worker has ended before its time.
+    pub fn is_broken(&self) -> bool {
+        self.board.plan().is_broken
     }
 
     /// What all workers have counted, when reports were last taken.
