@@ -337,6 +337,7 @@ enum Next {
 
 /// Decodes one frame into `packet`, whatever that was. `original` is the frame's length on the wire; `peel` says
 /// which tunnels are opened.
+#[inline]
 pub fn decode(
     bytes: &[u8],
     original: u32,
@@ -344,17 +345,12 @@ pub fn decode(
     peel: &Peel,
     packet: &mut Packet,
 ) -> Result<Decoded, DecodeError> {
-    if link.0 == 1
-        && let Some(decoded) = plain(bytes, packet)
-    {
-        return Ok(decoded);
-    }
-    decode_layers(bytes, original, link, peel, packet)
+    if plain(bytes, link, packet) { Ok(Decoded::Flow) } else { decode_layers(bytes, original, link, peel, packet) }
 }
 
 /// Decodes one frame header by header.
 #[inline(never)]
-fn decode_layers(
+pub fn decode_layers(
     bytes: &[u8],
     original: u32,
     link: LinkType,
@@ -494,6 +490,13 @@ fn udp_tunnel(source_port: u16, destination_port: u16) -> Option<Decoder> {
     })
 }
 
+/// Whether [`udp_tunnel`] knows a tunnel on one of these ports.
+#[inline]
+fn is_tunnel_port(source_port: u16, destination_port: u16) -> bool {
+    let ports = [2152, 4754, 4789, 4790, 6081, 6635, 8472];
+    ports.iter().fold(source_port == 2152, |is_one, &port| is_one | (destination_port == port))
+}
+
 /// A tunnel by its port and by its header: a port alone says nothing. `None` when there is none, or when what is
 /// inside does not decode: then the packet is the datagram's.
 fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: usize) -> Option<Decoded> {
@@ -514,88 +517,94 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: u
 }
 
 /// Ethernet with at most one 802.1Q tag, IPv4 without options and in one piece or IPv6 without extension headers, UDP or
-/// TCP: most frames, in one look. `None`, with `packet` as it was, where their headers have to be followed one by one; a
-/// test compares the two.
-#[inline]
-fn plain(bytes: &[u8], packet: &mut Packet) -> Option<Decoded> {
+/// TCP: most frames, in one look, as [`decode_layers`] decodes them. False, with `packet` in disorder, where their headers
+/// have to be followed one by one; a test compares the two.
+#[inline(always)]
+pub fn plain(bytes: &[u8], link: LinkType, packet: &mut Packet) -> bool {
+    link.0 == 1 && plain_ethernet(bytes, packet).is_some()
+}
+
+/// What is read is written at once, in whole words: few values are under way at a time, and a processor that reads again
+/// what was written in parts waits.
+#[inline(always)]
+fn plain_ethernet(bytes: &[u8], packet: &mut Packet) -> Option<()> {
     const ETHERNET: Path = Path(EncapLayer::Ethernet as u64 + 1);
     const TAGGED: Path = Path(ETHERNET.0 << LAYER_BITS | (EncapLayer::Dot1q as u64 + 1));
     let link = bytes.first_chunk::<18>()?;
-    let word = |at: usize| u16::from_be_bytes([link[at], link[at + 1]]);
-    let (kind, ip, vlans, path) = match word(12) {
-        0x8100 => (word(16), 18, Vlans(u64::from(word(14) & 0x0fff) + 1), TAGGED),
-        kind => (kind, 14, Vlans(0), ETHERNET),
-    };
-    let head = bytes.get(ip..)?;
-    let (total, identification, protocol, source, destination, transport, head) = match kind {
+    let mut kind = u16::from_be_bytes([link[12], link[13]]);
+    let mut ip = 14;
+    (packet.vlans, packet.path, packet.fragment) = (Vlans(0), ETHERNET, None);
+    if kind == 0x8100 {
+        kind = u16::from_be_bytes([link[16], link[17]]);
+        ip = 18;
+        packet.vlans = Vlans(u64::from(u16::from_be_bytes([link[14], link[15]]) & 0x0fff) + 1);
+        packet.path = TAGGED;
+    }
+    let rest = bytes.get(ip..)?;
+    // As long as TCP's header needs: a shorter datagram goes the long way.
+    let (total, protocol, before, transport) = match kind {
         0x0800 => {
-            let (header, rest) = head.split_first_chunk::<20>()?;
-            let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-            if header[0] != 0x45 || word(6) & 0x3fff != 0 {
+            let head = rest.first_chunk::<40>()?;
+            let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+            if (head[0] != 0x45) | (half(6) & 0x3fff != 0) {
                 return None;
             }
-            let address = |at: usize| {
-                u128::from(u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
-            };
-            (usize::from(word(2)), word(4), header[9], address(12), address(16), ip + 20, rest)
+            let address =
+                |at: usize| u128::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+            packet.source = address(12).to_le_bytes();
+            packet.destination = address(16).to_le_bytes();
+            packet.ip_version = 4;
+            packet.identification = half(4);
+            (usize::from(half(2)), head[9], 20, head.last_chunk::<20>()?)
         }
         0x86dd => {
-            let (header, rest) = head.split_first_chunk::<40>()?;
-            let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-            if header[0] >> 4 != 6 || length == 0 {
+            let head = rest.first_chunk::<60>()?;
+            let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
+            if (head[0] >> 4 != 6) | (length == 0) {
                 return None;
             }
-            let address = |at: usize| header[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
-            (40 + length, 0, header[6], address(8), address(24), ip + 40, rest)
+            let address = |at: usize| head[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
+            packet.source = address(8).to_le_bytes();
+            packet.destination = address(24).to_le_bytes();
+            packet.ip_version = 6;
+            packet.identification = 0;
+            (40 + length, head[6], 40, head.last_chunk::<20>()?)
         }
         _ => return None,
     };
-    let ip_end = ip + total;
-    let head = head.first_chunk::<8>()?;
-    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let (source_port, destination_port) = (word(0), word(2));
-    let (protocol, tcp_sequence, tcp_flags, checksum, start, end) = match protocol {
-        17 => {
-            let length = usize::from(word(4));
-            if length < 8 || ip_end < transport + 8 || udp_tunnel(source_port, destination_port).is_some() {
-                return None;
-            }
-            (Transport::Udp, 0, 0, word(6), transport + 8, ip_end.min(transport + length))
+    packet.ip_length = total as u32;
+    let half = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+    packet.source_port = half(0);
+    packet.destination_port = half(2);
+    let (header, end) = if protocol == 6 {
+        packet.transport = Transport::Tcp;
+        packet.tcp_sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+        packet.tcp_flags = transport[13];
+        packet.checksum = half(16);
+        let header = usize::from(transport[12] >> 4) * 4;
+        if (header < 20) | (total < before) {
+            return None;
         }
-        6 => {
-            let head = bytes.get(transport..)?.first_chunk::<20>()?;
-            let length = usize::from(head[12] >> 4) * 4;
-            if length < 20 || ip_end < transport {
-                return None;
-            }
-            let sequence = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-            let checksum = u16::from_be_bytes([head[16], head[17]]);
-            (Transport::Tcp, sequence, head[13], checksum, transport + length, ip_end)
+        (header, total)
+    } else {
+        packet.transport = Transport::Udp;
+        packet.tcp_sequence = 0;
+        packet.tcp_flags = 0;
+        packet.checksum = half(6);
+        let length = usize::from(half(4));
+        let is_tunnel = is_tunnel_port(packet.source_port, packet.destination_port);
+        if (protocol != 17) | (length < 8) | (total < before + 8) | is_tunnel {
+            return None;
         }
-        _ => return None,
+        (8, total.min(before + length))
     };
-    let length = end.saturating_sub(start);
-    *packet = Packet {
-        // Written as whole words, as they are read again soon: a processor waits for bytes that were written in parts.
-        source: source.to_le_bytes(),
-        destination: destination.to_le_bytes(),
-        ip_version: if kind == 0x0800 { 4 } else { 6 },
-        transport: protocol,
-        source_port,
-        destination_port,
-        ip_length: total as u32,
-        payload_offset: start as u32,
-        payload_captured: bytes.len().saturating_sub(start).min(length) as u32,
-        payload_length: length as u32,
-        tcp_sequence,
-        tcp_flags,
-        checksum,
-        identification,
-        fragment: None,
-        vlans,
-        path,
-    };
-    Some(Decoded::Flow)
+    // Within the IP packet, of which the offsets are small.
+    let length = end.saturating_sub(before + header);
+    let start = ip + before + header;
+    packet.payload_offset = start as u32;
+    packet.payload_captured = bytes.len().saturating_sub(start).min(length) as u32;
+    packet.payload_length = length as u32;
+    Some(())
 }
 
 fn mpls_at_once(_: &mut Cursor<'_>, _: &mut Packet) -> Result<Next, DecodeError> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::capture::FrameBatch;
 use crate::decode::{self, Decoded, Packet, Peel};
-use crate::flow::{FlowKey, Shard, key};
+use crate::flow::key::KeyWords;
+use crate::flow::{FlowKey, Shard};
 
 /// Frames, and when they came.
 #[derive(Default)]
@@ -73,7 +74,9 @@ impl Batch {
             let bytes = self.frames.bytes(frame);
             let mut packet = Packet::default();
             let worker = match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut packet) {
-                Ok(Decoded::Flow | Decoded::LaterFragment) => FlowKey::shard(key::pair(&packet)) % workers,
+                Ok(Decoded::Flow | Decoded::LaterFragment) => {
+                    FlowKey::shard(KeyWords::of(&packet).0.pair_hash()) % workers
+                }
                 _ => place as usize % workers,
             };
             if let Some(list) = self.lists.get_mut(worker) {

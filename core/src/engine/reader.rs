@@ -141,8 +141,15 @@ impl Reader {
         // What a record claims beyond any frame there is stays out of the sum.
         let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
         self.counters.bytes += frames.iter().map(octets).sum::<u64>();
-        for frames in frames.chunk_by(|one, other| one.linktype == other.linktype) {
-            let (link, count) = (frames[0].linktype, frames.len() as u64);
+        let Some(&FrameRef { linktype: first, .. }) = frames.first() else { return };
+        // Nearly always the same in all of them.
+        let is_one = frames.iter().fold(true, |is_one, frame| is_one & (frame.linktype == first));
+        let parts: &mut dyn Iterator<Item = &[FrameRef]> = match is_one {
+            true => &mut std::iter::once(frames),
+            false => &mut frames.chunk_by(|one, other| one.linktype == other.linktype),
+        };
+        for part in parts {
+            let (link, count) = (part[0].linktype, part.len() as u64);
             match self.link_types.iter_mut().find(|(known, _)| *known == link) {
                 Some((_, sum)) => *sum += count,
                 None => self.link_types.push((link, count)),
@@ -166,16 +173,14 @@ impl Reader {
     fn run_clock(&mut self, batch: &mut Batch) {
         let Batch { frames, clock, ticks, .. } = batch;
         let is_filtered = !self.filter.is_empty();
-        let numbered = (self.number + 1..).zip(frames.frames());
-        clock.extend(numbered.map(|(number, frame)| {
+        let mut number = self.number;
+        clock.extend(frames.frames().iter().map(|frame| {
+            number += 1;
             if is_filtered && !self.filter.selects(frames.bytes(frame), frame) {
                 self.counters.filtered += 1;
                 return self.clock.now();
             }
-            let has_moved = match self.clock.observe_time(frame.time) {
-                Some(has_moved) => has_moved,
-                None => self.clock.observe(frame.time, self.flow_hash(frames, frame)),
-            };
+            let has_moved = self.clock.step(frame.time) || self.observe_other(frames, frame);
             let now = self.clock.now();
             if has_moved && !(self.has_ticked && (self.second..self.next_second).contains(&now)) {
                 self.has_ticked = true;
@@ -185,7 +190,16 @@ impl Reader {
             }
             now
         }));
-        self.number += frames.frames().len() as u64;
+        self.number = number;
+    }
+
+    /// A frame that does not move the clock by a little; whether it does.
+    #[inline(never)]
+    fn observe_other(&mut self, frames: &FrameBatch, frame: &FrameRef) -> bool {
+        match self.clock.observe_time(frame.time) {
+            Some(has_moved) => has_moved,
+            None => self.clock.observe(frame.time, self.flow_hash(frames, frame)),
+        }
     }
 
     /// Hash of a frame's flow, if it has one.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Batch, Tick};
+use crate::capture::FrameRef;
 use crate::capture::bpf::Filter;
-use crate::decode::{self, DecodeError, Decoded, NoFlow};
+use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::flow::shard::Routed;
-use crate::flow::{FlowKey, FlowReport, KeyMode, Limits, SHARDS, Shard, ShardCounters};
+use crate::flow::{FlowKey, FlowReport, Hint, KeyMode, Limits, SHARDS, Shard, ShardCounters};
 use crate::survey::{Survey, SurveyCounters, Surveyed};
 
 /// Packets that are decoded, then looked up, then looked at together: few enough to stay in a core's first cache.
@@ -55,6 +56,30 @@ impl WorkerCounters {
     }
 }
 
+impl WorkerCounters {
+    /// Decodes a frame that is not plain; whether it is of a flow.
+    #[inline(never)]
+    fn decode_layers(
+        &mut self,
+        bytes: &[u8],
+        frame: &FrameRef,
+        peel: &Peel,
+        key_mode: KeyMode,
+        routed: &mut Routed,
+    ) -> bool {
+        match decode::decode_layers(bytes, frame.original, frame.linktype, peel, &mut routed.packet) {
+            // A later fragment has no ports; its addresses choose the shard, as always.
+            Ok(Decoded::Flow | Decoded::LaterFragment) => {
+                routed.route(key_mode);
+                return true;
+            }
+            Ok(Decoded::NoFlow(reason)) => self.no_flow[reason as usize] += 1,
+            Err(error) => self.undecoded[error.kind()] += 1,
+        }
+        false
+    }
+}
+
 /// One of several workers, or the only one.
 pub(super) struct Worker {
     number: usize,
@@ -91,35 +116,30 @@ impl Worker {
             self.obey(Command::Begin { chain });
         }
         let mut ticks = &batch.ticks[..];
-        let listed = batch.listed(self.number);
-        let count = listed.map_or(batch.frames.frames().len(), <[u32]>::len);
-        for first in (0..count).step_by(TOGETHER) {
-            let end = count.min(first + TOGETHER);
-            self.packets.clear();
-            match listed {
-                None => self.decode(batch, first..end),
-                Some(list) => {
-                    let list = list.get(first..end).unwrap_or_default();
+        let (frames, clock) = (batch.frames.frames(), &batch.clock[..]);
+        match batch.listed(self.number) {
+            None => {
+                let mut first = 0;
+                for (frames, clock) in frames.chunks(TOGETHER).zip(clock.chunks(TOGETHER)) {
+                    self.decode(
+                        batch,
+                        frames.iter().zip(clock).zip(first..).map(|((frame, &now), place)| (frame, now, place)),
+                    );
+                    self.look_up();
+                    self.look(batch, &mut ticks);
+                    first += frames.len();
+                }
+            }
+            Some(list) => {
+                for list in list.chunks(TOGETHER) {
                     touch(batch, list);
-                    self.decode(batch, list.iter().map(|&place| place as usize));
-                }
-            }
-            let packets = self.packets.all();
-            // Looked up together, so that the memory of one is waited for while others are; what was found may have
-            // gone by the time it is used, and is only a hint.
-            let mut hints = [None; TOGETHER];
-            for (hint, packet) in hints.iter_mut().zip(packets) {
-                *hint = self.shards.get(packet.shard).and_then(|shard| shard.find(&packet.routed));
-            }
-            for (packet, hint) in packets.iter().zip(hints) {
-                while let Some((tick, later)) = ticks.split_first()
-                    && tick.number <= packet.routed.number
-                {
-                    self.shards.all.iter_mut().for_each(|shard| tick.reach(shard));
-                    ticks = later;
-                }
-                if let Some(shard) = self.shards.get(packet.shard) {
-                    shard.packet(&packet.routed, || packet.payload(batch), hint);
+                    let listed = list.iter().filter_map(|&place| {
+                        let place = place as usize;
+                        Some((frames.get(place)?, *clock.get(place)?, place))
+                    });
+                    self.decode(batch, listed);
+                    self.look_up();
+                    self.look(batch, &mut ticks);
                 }
             }
         }
@@ -128,40 +148,74 @@ impl Worker {
         }
     }
 
-    /// Decodes some of the frames.
-    #[inline]
-    fn decode(&mut self, batch: &Batch, places: impl Iterator<Item = usize>) {
-        for place in places {
-            let Some(frame) = batch.frames.frames().get(place) else { return };
+    /// Decodes some frames, each with the clock at it and its place in the batch.
+    #[inline(always)]
+    fn decode<'batch>(&mut self, batch: &'batch Batch, frames: impl Iterator<Item = (&'batch FrameRef, i64, usize)>) {
+        let takes_all = self.filter.is_empty() && self.survey.is_none();
+        let (mut used, number, key_mode) = (0, batch.before.wrapping_add(1), self.key_mode);
+        for (frame, now, place) in frames {
             let bytes = batch.frames.bytes(frame);
-            if !self.filter.selects(bytes, frame) {
+            if !takes_all && !self.filter.selects(bytes, frame) {
                 continue;
             }
-            let arrived = self.packets.place();
+            let Some(arrived) = self.packets.places.get_mut(used) else { break };
             let routed = &mut arrived.routed;
-            match decode::decode(bytes, frame.original, frame.linktype, &batch.peel, &mut routed.packet) {
-                // A later fragment has no ports; its addresses choose the shard, as always.
-                Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    routed.route(self.key_mode);
-                    routed.number = batch.before + 1 + place as u64;
-                    routed.time = frame.time;
-                    routed.now = batch.clock.get(place).copied().unwrap_or_default();
-                    arrived.offset = frame.offset;
-                    arrived.shard = FlowKey::shard(routed.pair);
-                    if let Some(survey) = &mut self.survey {
-                        survey.look(&Surveyed {
-                            packet: &routed.packet,
-                            pair: routed.pair,
-                            hash: routed.hash,
-                            direction: routed.from_low,
-                            time: frame.time,
-                            frame: bytes,
-                        });
-                    }
-                    self.packets.keep();
-                }
-                Ok(Decoded::NoFlow(reason)) => self.counters.no_flow[reason as usize] += 1,
-                Err(error) => self.counters.undecoded[error.kind()] += 1,
+            if decode::plain(bytes, frame.linktype, &mut routed.packet) {
+                routed.route(key_mode);
+            } else if !self.counters.decode_layers(bytes, frame, &batch.peel, key_mode, routed) {
+                continue;
+            }
+            routed.number = number.wrapping_add(place as u64);
+            routed.time = frame.time;
+            routed.now = now;
+            arrived.offset = frame.offset;
+            arrived.shard = self.shards.place(FlowKey::shard(routed.pair));
+            if let Some(shard) = self.shards.all.get(arrived.shard) {
+                shard.prefetch_index(routed.hash);
+            }
+            used += 1;
+            if !takes_all && let Some(survey) = &mut self.survey {
+                survey.look(&Surveyed {
+                    packet: &routed.packet,
+                    pair: routed.pair,
+                    hash: routed.hash,
+                    direction: routed.from_low,
+                    time: frame.time,
+                    frame: bytes,
+                });
+            }
+        }
+        self.packets.used = used;
+    }
+
+    /// Finds where the flows of these packets may be, all together: the memory of one is waited for while others are.
+    #[inline(never)]
+    fn look_up(&mut self) {
+        let Self { packets, shards, .. } = self;
+        for arrived in packets.all_mut() {
+            if let Some(shard) = shards.all.get(arrived.shard) {
+                arrived.hint = shard.guess(arrived.routed.hash);
+            }
+        }
+        for arrived in packets.all() {
+            if let Some(shard) = shards.all.get(arrived.shard) {
+                shard.prefetch_details(arrived.hint, &arrived.routed);
+            }
+        }
+    }
+
+    /// Lets the shards look at the packets, and at the seconds that have passed by then.
+    #[inline(never)]
+    fn look(&mut self, batch: &Batch, ticks: &mut &[Tick]) {
+        for arrived in self.packets.all() {
+            while let Some((tick, later)) = ticks.split_first()
+                && tick.number <= arrived.routed.number
+            {
+                self.shards.all.iter_mut().for_each(|shard| tick.reach(shard));
+                *ticks = later;
+            }
+            if let Some(shard) = self.shards.all.get_mut(arrived.shard) {
+                shard.packet(&arrived.routed, || arrived.payload(batch), arrived.hint);
             }
         }
     }
@@ -174,7 +228,8 @@ impl Worker {
             Command::Live(is_live) => self.survey = is_live.then(Box::default),
             Command::Tags(tags) => {
                 for &(handle, tag) in tags.iter() {
-                    if let Some(shard) = self.shards.get((handle & (SHARDS as u64 - 1)) as usize) {
+                    let place = self.shards.place((handle & (SHARDS as u64 - 1)) as usize);
+                    if let Some(shard) = self.shards.all.get_mut(place) {
                         shard.set_tag(handle, tag);
                     }
                 }
@@ -233,10 +288,10 @@ impl Shards {
         Self { all: numbers.map(|number| Shard::new(number, limits.clone())).collect(), places }
     }
 
-    /// The shard of a number, if it is one of these.
+    /// The place of the shard of a number; none if it is not one of these.
     #[inline]
-    fn get(&mut self, number: usize) -> Option<&mut Shard> {
-        self.all.get_mut(usize::from(self.places[number % SHARDS]))
+    fn place(&self, number: usize) -> usize {
+        usize::from(self.places[number % SHARDS])
     }
 }
 
@@ -245,8 +300,10 @@ impl Shards {
 struct Arrived {
     /// Where its frame begins, in the batch.
     offset: u32,
-    /// Number of its shard.
+    /// Place of its shard.
     shard: usize,
+    /// Where its flow may be.
+    hint: Hint,
     routed: Routed,
 }
 
@@ -260,34 +317,25 @@ impl Arrived {
 }
 
 /// Packets of flows, in order, in memory that is used again.
-#[derive(Default)]
 struct Packets {
-    places: Vec<Arrived>,
+    places: Box<[Arrived; TOGETHER]>,
     used: usize,
 }
 
+impl Default for Packets {
+    fn default() -> Self {
+        Self { places: Box::new(std::array::from_fn(|_| Arrived::default())), used: 0 }
+    }
+}
+
 impl Packets {
-    fn clear(&mut self) {
-        self.used = 0;
-    }
-
-    /// A place for the next packet, which holds something old.
-    #[inline]
-    fn place(&mut self) -> &mut Arrived {
-        if self.used == self.places.len() {
-            self.places.push(Arrived::default());
-        }
-        &mut self.places[self.used]
-    }
-
-    /// The packet in [`Self::place`] is one of these.
-    #[inline]
-    fn keep(&mut self) {
-        self.used += 1;
-    }
-
     #[inline]
     fn all(&self) -> &[Arrived] {
-        &self.places[..self.used.min(self.places.len())]
+        &self.places[..self.used.min(TOGETHER)]
+    }
+
+    #[inline]
+    fn all_mut(&mut self) -> &mut [Arrived] {
+        &mut self.places[..self.used.min(TOGETHER)]
     }
 }

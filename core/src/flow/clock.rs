@@ -44,14 +44,20 @@ impl PacketClock {
     /// `None` for a frame that belongs to no flow.
     #[inline]
     pub fn observe(&mut self, time: i64, flow: Option<u64>) -> bool {
+        self.step(time) || self.observe_other(time, flow)
+    }
+
+    /// Takes note of a packet that came a little after the one before: most do. False when it did not, and nothing is
+    /// noted.
+    #[inline]
+    pub fn step(&mut self, time: i64) -> bool {
         match self.now {
-            // Most packets come a little after the one before.
             Some(now) if self.is_set && time > now && time.wrapping_sub(now) as u64 <= HOUR as u64 => {
                 self.jump_packets = 0;
                 self.now = Some(time);
                 true
             }
-            _ => self.observe_other(time, flow),
+            _ => false,
         }
     }
 

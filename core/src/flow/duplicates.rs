@@ -20,40 +20,42 @@ const SETS: usize = 32;
 /// Packets of a set, the latest first; the oldest goes. One line of the cache.
 const WAYS: usize = 4;
 
-/// The packets of one shard that came lately: half of the identity above the time.
-pub struct Recent(Box<[[u64; WAYS]; SETS]>);
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self(Box::new([[0; WAYS]; SETS]))
-    }
+/// Packets of one identity, in part: the other part of each, and when it came.
+#[derive(Clone, Copy, Default)]
+struct Set {
+    halves: [u32; WAYS],
+    times: [u32; WAYS],
 }
+
+/// The packets of one shard that came lately.
+#[derive(Default)]
+pub struct Recent(Box<[Set; SETS]>);
 
 impl Recent {
     /// Whether this packet has come before, within the window.
     #[inline]
     pub fn has_seen<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8]) -> bool {
         let packet = &routed.packet;
-        if packet.payload_length == 0
+        let ends = packet.tcp_flags & (flags::SYN | flags::FIN | flags::RST);
+        // One question instead of three, whose answers nobody could predict.
+        if packet.payload_length | u32::from(packet.identification) | u32::from(ends) == 0
             && packet.transport == Transport::Tcp
-            && packet.identification == 0
-            && packet.tcp_flags & (flags::SYN | flags::FIN | flags::RST) == 0
         {
             return false;
         }
         let identity = identity(routed, payload);
         let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
-        let set = &mut self.0[identity as usize % SETS];
-        let is_same = |known: u64| (known >> 32) as u32 == half && now.wrapping_sub(known as u32) <= WINDOW;
-        let [first, second, third, fourth] = *set;
-        let is_known = is_same(first) || is_same(second) || is_same(third) || is_same(fourth);
-        *set = [u64::from(half) << 32 | u64::from(now), first, second, third];
+        let Set { halves, times } = &mut self.0[identity as usize % SETS];
+        let is_known = halves.iter().fold(false, |found, &known| found | (known == half))
+            && halves.iter().zip(&*times).any(|(&known, &time)| known == half && now.wrapping_sub(time) <= WINDOW);
+        *halves = [half, halves[0], halves[1], halves[2]];
+        *times = [now, times[0], times[1], times[2]];
         is_known
     }
 
     /// Another capture begins.
     pub fn clear(&mut self) {
-        self.0.fill([0; WAYS]);
+        self.0.fill(Set::default());
     }
 }
 

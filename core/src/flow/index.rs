@@ -8,6 +8,8 @@
 //! can (linear probing); one that goes is filled by those behind it, so nothing has to be swept, and their distances say
 //! without a look at their flows how far they may move up. The few that lie further than that can tell are asked for.
 
+use super::prefetch::prefetch;
+
 /// No entry.
 const FREE: u32 = u32::MAX;
 const SLOT_BITS: u32 = 22;
@@ -16,9 +18,35 @@ const DISTANCE: u32 = 15 << SLOT_BITS;
 const TAG: u32 = !(SLOTS | DISTANCE);
 /// Distances from here on are not told.
 const FAR: usize = 15;
-const SMALLEST: usize = 16;
+/// Far more than a window, which must not reach over the end.
+const SMALLEST: usize = 64;
+/// Entries that are looked at together.
+const WINDOW: usize = 4;
 /// Slots that can be told.
 pub const MOST_SLOTS: usize = SLOTS as usize;
+
+/// Where a slot may be, by the hash alone: it, if anything like it was near, or one of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess(u32);
+
+/// There is none.
+const NOWHERE: u32 = u32::MAX;
+/// Nothing like it was near.
+const UNKNOWN: u32 = u32::MAX - 1;
+
+impl Default for Guess {
+    fn default() -> Self {
+        Self(UNKNOWN)
+    }
+}
+
+impl Guess {
+    /// The slot, or a number that is none.
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        self.0
+    }
+}
 
 /// The index of one table.
 #[derive(Debug, Default)]
@@ -29,9 +57,45 @@ pub struct Index {
 }
 
 impl Index {
+    /// Asks for the memory that [`Self::guess`] and [`Self::find`] look at first.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(self.entries.get(hash as usize & self.entries.len().wrapping_sub(1)));
+    }
+
+    /// Where the slot of a hash is, by the hash alone.
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> Guess {
+        let (home, tag) = (hash as usize & self.entries.len().wrapping_sub(1), tag(hash));
+        // Of the first few the one that is like it, chosen without asking each whether to go on: which one it is nobody
+        // could predict.
+        let Some(window) = self.entries.get(home..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
+            return Guess(if self.entries.is_empty() { NOWHERE } else { UNKNOWN });
+        };
+        let choose = |chosen, &entry: &u32| if (entry ^ tag) & TAG == 0 { entry & SLOTS } else { chosen };
+        let is_free = window.iter().fold(false, |is_free, &entry| is_free | (entry == FREE));
+        Guess(window.iter().rev().fold(if is_free { NOWHERE } else { UNKNOWN }, choose))
+    }
+
     /// The slot of a hash for which `is_it` holds.
     #[inline(always)]
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        self.resolve(self.guess(hash), hash, is_it)
+    }
+
+    /// The same, from what was guessed. The index has not changed since.
+    #[inline(always)]
+    pub fn resolve(&self, guess: Guess, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        match guess.0 {
+            NOWHERE => None,
+            slot if is_it(slot) => Some(slot),
+            _ => self.find_by_one(hash, is_it),
+        }
+    }
+
+    /// The same, one by one.
+    #[inline(never)]
+    fn find_by_one(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let mask = self.entries.len().wrapping_sub(1);
         let mut at = hash as usize & mask;
         loop {
@@ -46,20 +110,25 @@ impl Index {
         }
     }
 
-    /// Adds a slot that is not in it. `hash_of` tells the hash of those that are.
-    pub fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
-        // At most three quarters full.
-        if (self.used + 1) * 4 > self.entries.len() * 3 {
-            let slots: Vec<u32> =
-                self.entries.iter().filter(|&&entry| entry != FREE).map(|entry| entry & SLOTS).collect();
-            self.entries.clear();
-            self.entries.resize((slots.len() * 2).next_power_of_two().max(SMALLEST), FREE);
-            for slot in slots {
-                self.put(hash_of(slot), slot);
-            }
+    /// Adds a slot that is not in it. `all` tells the hashes and slots that are, when it grows.
+    #[inline]
+    pub fn insert<All: Iterator<Item = (u64, u32)>>(&mut self, hash: u64, slot: u32, all: impl FnOnce() -> All) {
+        // At most five eighths full, so that nearly all lie within a window.
+        if (self.used + 1) * 8 > self.entries.len() * 5 {
+            self.grow(all());
         }
         self.put(hash, slot);
         self.used += 1;
+    }
+
+    /// Doubles it. In the order of the slots, in which the flows lie in memory.
+    #[cold]
+    fn grow(&mut self, all: impl Iterator<Item = (u64, u32)>) {
+        self.entries.clear();
+        self.entries.resize((self.used * 2).next_power_of_two().max(SMALLEST), FREE);
+        for (hash, slot) in all {
+            self.put(hash, slot);
+        }
     }
 
     fn put(&mut self, hash: u64, slot: u32) {
@@ -153,7 +222,12 @@ mod tests {
                         index.clear();
                         model.clear();
                     }
-                    _ => if model.insert(slot, ()).is_none() { index.insert(hash(slot), slot, hash) },
+                    _ => {
+                        let known: Vec<_> = model.keys().map(|&slot| (hash(slot), slot)).collect();
+                        if model.insert(slot, ()).is_none() {
+                            index.insert(hash(slot), slot, || known.into_iter());
+                        }
+                    }
                 }
                 for other in 0..80 {
                     let found = index.find(hash(other), |slot| slot == other);
@@ -169,7 +243,7 @@ mod tests {
         let last = MOST_SLOTS as u32 - 1;
         assert_eq!(index.find(0, |_| true), None);
         index.remove(0, last, |_| 0);
-        index.insert(u64::MAX, last, |_| 0);
+        index.insert(u64::MAX, last, std::iter::empty::<(u64, u32)>);
         assert_eq!(index.find(u64::MAX, |slot| slot == last), Some(last));
         assert_eq!(index.find(0, |_| true), None);
     }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
-use super::key::{self, FlowKey, KeyMode};
+use super::key::{FlowKey, KeyMode, KeyWords};
 use super::record::{EndReason, FlowReport, Report};
-use super::table::{Flow, Pool, Segments, Table, Track, Tracked};
+use super::table::{Details, Flow, Hint, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked};
 use super::wheel::Links;
 use crate::decode::{Packet, Transport, tcp_flags};
 use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol};
@@ -18,8 +18,6 @@ use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairF
 /// Logical shards.
 pub const SHARDS: usize = 64;
 const SECOND: i64 = 1_000_000_000;
-/// No flow that is not closed ends sooner.
-const SHORTEST_TIMEOUT: i64 = 60 * SECOND;
 const UDP_HEADER: usize = 8;
 /// TCP payloads of a direction in which a fingerprint is looked for.
 const SEGMENTS_LOOKED_AT: u8 = 16;
@@ -115,6 +113,8 @@ impl ShardCounters {
 pub struct Routed {
     /// What was decoded.
     pub packet: Packet,
+    /// The key of its flow.
+    pub key: KeyWords,
     /// Of the flow's key, what is not in the packet: see [`KeyMode`].
     pub scope: u32,
     /// Hash of the flow's key.
@@ -133,16 +133,13 @@ pub struct Routed {
 
 impl Routed {
     /// Sets what follows from the packet.
-    #[inline]
+    #[inline(always)]
     pub fn route(&mut self, mode: KeyMode) {
         let packet = &self.packet;
         self.scope = if mode == KeyMode::FiveTuple { 0 } else { mode.scope(packet.vlans, packet.path) };
-        (self.pair, self.hash, self.from_low) = key::hashes(packet, self.scope);
-    }
-
-    /// The key of its flow.
-    pub fn key(&self) -> FlowKey {
-        FlowKey::of(&self.packet, self.scope).0
+        (self.key, self.from_low) = KeyWords::of(packet);
+        self.pair = self.key.pair_hash();
+        self.hash = self.key.hash(self.pair, self.scope);
     }
 }
 
@@ -272,7 +269,7 @@ impl Shard {
     /// Tags the flow behind a handle, if it still runs.
     pub fn set_tag(&mut self, handle: u64, tag: u32) {
         let (slot, generation) = ((handle >> 6) as u32 & 0x03ff_ffff, (handle >> 32) as u32);
-        if let Some(tracked) = self.table.get_mut(slot).and_then(|flow| flow.tracked.as_mut())
+        if let Some(tracked) = self.table.get_mut(slot).and_then(|(_, details)| details.tracked.as_mut())
             && tracked.generation == generation
         {
             tracked.tag = tag;
@@ -288,7 +285,7 @@ impl Shard {
         due.clear();
         self.table.advance(now, &mut due);
         for &slot in &due {
-            let deadline = deadline(self.table.flow(slot));
+            let deadline = self.deadline(slot);
             if now > deadline {
                 let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
                 self.end(slot, number, now, reason);
@@ -311,9 +308,9 @@ impl Shard {
         self.limits.packet_milestones.clone_from(&limits.packet_milestones);
         self.limits.duration_milestones.clone_from(&limits.duration_milestones);
         for slot in self.table.tracked() {
-            let flow = self.table.flow_mut(slot);
-            let duration = flow.seen.saturating_sub(flow.start);
-            if let Some(tracked) = flow.tracked.as_mut() {
+            let (flow, details) = self.table.whole_mut(slot);
+            let duration = flow.seen.saturating_sub(details.start);
+            if let Some(tracked) = details.tracked.as_mut() {
                 tracked.durations = self.limits.durations_passed(duration);
             }
         }
@@ -334,14 +331,27 @@ impl Shard {
         self.counters.active = [0; 3];
     }
 
-    /// The slot of a packet's flow now, a hint for [`Self::packet`].
-    pub fn find(&self, routed: &Routed) -> Option<u32> {
-        self.table.find(routed)
+    /// See [`Table::prefetch_index`].
+    #[inline(always)]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.table.prefetch_index(hash);
     }
 
-    /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow was.
+    /// See [`Table::guess`].
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> Hint {
+        self.table.guess(hash)
+    }
+
+    /// See [`Table::prefetch_details`].
+    #[inline(always)]
+    pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
+        self.table.prefetch_details(hint, routed);
+    }
+
+    /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow may be.
     #[inline]
-    pub fn packet<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8], hint: Option<u32>) {
+    pub fn packet<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8], hint: Hint) {
         if self.recent.has_seen(routed, &payload) {
             self.counters.duplicates[0] += 1;
             if self.limits.remove_duplicates {
@@ -349,41 +359,22 @@ impl Shard {
                 return;
             }
         }
-        if !hint.is_some_and(|slot| self.pass(slot, routed)) {
+        if self.table.pass(hint, routed) {
+            self.counters.packets += 1;
+        } else {
             self.packet_in_full(routed, payload(), hint);
         }
     }
 
-    /// Counts a segment in which nothing is looked for, of a flow that goes on: most packets. False when it is another
-    /// packet, and nothing was done.
-    #[inline]
-    fn pass(&mut self, slot: u32, routed: &Routed) -> bool {
-        let packet = &routed.packet;
-        let Some(flow) = self.table.at(slot, routed) else { return false };
-        let own = direction(flow, routed);
-        let is_idle = routed.now.wrapping_sub(flow.seen) as u64 > SHORTEST_TIMEOUT as u64;
-        let ends = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) != 0;
-        if is_idle || ends || packet.fragment.is_some() || flow.closing() != 0 || flow.tracked.is_some() {
-            return false;
-        }
-        let Track::Stream(segments) = &flow.track else { return false };
-        if packet.payload_length > 0 && segments.looked[own & 1] <= SEGMENTS_LOOKED_AT || segments.resync.is_some() {
-            return false;
-        }
-        self.counters.packets += 1;
-        flow.count(own, 1, u64::from(packet.ip_length));
-        flow.end = flow.end.max(routed.time);
-        flow.seen = routed.now;
-        true
-    }
-
     /// A packet, whatever it is.
-    fn packet_in_full(&mut self, routed: &Routed, payload: &[u8], hint: Option<u32>) {
+    fn packet_in_full(&mut self, routed: &Routed, payload: &[u8], hint: Hint) {
         match routed.packet.fragment {
             None => {
-                let Some(slot) = self.slot(routed, hint) else { return self.refuse() };
+                let found = self.table.resolve(hint, routed);
+                let Some(slot) = self.slot(routed, found) else { return self.refuse() };
                 let first_of_direction = self.count(slot, routed, 1, u64::from(routed.packet.ip_length));
                 self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
+                self.table.settle(slot, SEGMENTS_LOOKED_AT);
             }
             Some(fragment) if fragment.offset == 0 => self.first_fragment(routed, payload),
             Some(_) => self.later_fragment(routed, payload),
@@ -392,7 +383,7 @@ impl Shard {
 
     /// The first fragment of a datagram: the packet of its flow.
     fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
-        let Some(slot) = self.slot(routed, None) else { return self.refuse() };
+        let Some(slot) = self.slot(routed, self.table.find(routed)) else { return self.refuse() };
         let packet = &routed.packet;
         let hold = (packet.transport == Transport::Udp && fingerprint::needs_all(&flow_packet(routed, payload, 0)))
             .then_some((UDP_HEADER, payload));
@@ -416,7 +407,7 @@ impl Shard {
         let mut given_up = Vec::new();
         let (flow, message) = self.fragments.later(routed, part, &mut given_up);
         if let Some((slot, first_number)) = flow {
-            if self.table.get_mut(slot).is_some_and(|flow| flow.first_number == first_number) {
+            if self.table.get_mut(slot).is_some_and(|(_, details)| details.first_number == first_number) {
                 let octets = u64::from(routed.packet.ip_length);
                 let first_of_direction = self.count(slot, routed, 1, octets);
                 let counted = Counted { packets: 1, first_of_direction };
@@ -433,7 +424,7 @@ impl Shard {
     }
 
     fn flow_of_datagram(&self, slot: u32) -> (u32, u64) {
-        (slot, self.table.flow(slot).first_number)
+        (slot, self.table.details(slot).first_number)
     }
 
     /// A datagram that has become whole with the packet `by`.
@@ -462,53 +453,59 @@ impl Shard {
     }
 
     /// Counts packets of a flow; whether they are the first of their direction.
+    #[inline]
     fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
         self.counters.packets += packets;
-        let flow = self.table.flow_mut(slot);
-        // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
-        let own = direction(flow, routed);
-        let first_of_direction = flow.count(own, u32::try_from(packets).unwrap_or(u32::MAX), octets);
-        flow.end = flow.end.max(routed.time);
-        flow.seen = routed.now;
-        first_of_direction
+        self.table.count(slot, routed, packets, octets)
     }
 
     /// Reports what the mere number of packets brings about.
     fn report_count(&mut self, slot: u32, routed: &Routed, counted: Counted) {
-        let reported = self.table.flow(slot).tracked.as_ref().and_then(|tracked| tracked.reported);
+        let reported = self.table.details(slot).tracked.as_ref().and_then(|tracked| tracked.reported);
         self.report(slot, routed, reported, reported, counted);
     }
 
-    /// Shows a packet to the fingerprints; `number` is its frame's.
+    /// Looks at a packet; `number` is its frame's.
+    #[inline]
     fn look(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted) {
-        let packet = &routed.packet;
-        let flow = self.table.flow_mut(slot);
-        let own = direction(flow, routed);
         let mut stream_start = false;
-        if packet.transport == Transport::Tcp {
-            stream_start = note_segment(flow, packet, own);
+        if routed.packet.transport == Transport::Tcp {
+            let (flow, details) = self.table.whole_mut(slot);
+            let own = flow.direction(routed) & 1;
+            stream_start = note_segment(flow, details, &routed.packet, own);
             // Most segments are of streams that have shown what they are, or have nothing to show.
-            if flow.tracked.is_none()
-                && let Track::Stream(segments) = &mut flow.track
-                && (packet.payload_length == 0 || segments.looked[own] > SEGMENTS_LOOKED_AT)
+            if !flow.is_tracked()
+                && let Track::Stream(segments) = &mut details.track
+                && (routed.packet.payload_length == 0 || segments.looked[own] > SEGMENTS_LOOKED_AT)
             {
                 if segments.looked[own] > SEGMENTS_LOOKED_AT {
                     segments.resync = None;
                 }
                 return self.close_if_ended(slot, routed.now);
             }
-        } else if packet.transport == Transport::Udp
-            && let Track::Datagrams(runs) = &mut flow.track
+        }
+        self.show(slot, routed, payload, number, counted, stream_start);
+        self.close_if_ended(slot, routed.now);
+    }
+
+    /// Shows a packet to the fingerprints.
+    #[inline(never)]
+    fn show(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted, stream_start: bool) {
+        let packet = &routed.packet;
+        let (flow, details) = self.table.whole_mut(slot);
+        let own = flow.direction(routed) & 1;
+        if packet.transport == Transport::Udp
+            && let Track::Datagrams(runs) = &mut details.track
         {
             runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
         }
         let mut joined = Vec::new();
         let mut looked_at = FlowPacket { number, stream_start, ..flow_packet(routed, payload, own) };
-        if let Track::Stream(segments) = &mut flow.track {
+        if let Track::Stream(segments) = &mut details.track {
             if segments.join_beginning(&mut looked_at, &mut joined) {
-                return self.close_if_ended(slot, routed.now);
+                return;
             }
-            if flow.tracked.is_none() {
+            if details.tracked.is_none() {
                 if segments.looked[own] <= PROXY_SEGMENTS
                     && fingerprint::is_proxied(looked_at.payload, looked_at.stream_start)
                 {
@@ -523,25 +520,24 @@ impl Shard {
                 segments.resync = None;
             }
         }
-        let looked_at = FlowPacket { runs: flow.track.runs(), ..looked_at };
-        if flow.tracked.is_none() {
+        let looked_at = FlowPacket { runs: details.track.runs(), ..looked_at };
+        if details.tracked.is_none() {
             if !fingerprint::screen(&looked_at) {
                 if is_l2tp_opening(&looked_at) {
                     self.counters.clear_l2tp += 1;
                 }
                 let stream_start = looked_at.stream_start;
-                if let Track::Stream(segments) = &mut flow.track
+                if let Track::Stream(segments) = &mut details.track
                     && stream_start
                     && !segments.via_proxy
                 {
                     // What the stream begins with has been seen: what comes in its middle begins no other.
                     segments.looked[own] = SEGMENTS_LOOKED_AT + 1;
                 }
-                self.close_if_ended(slot, routed.now);
                 return;
             }
             self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
-            flow.tracked = Some(Box::new(Tracked {
+            let tracked = Tracked {
                 candidate: Candidate::default(),
                 reported: None,
                 said_to_pair: None,
@@ -552,9 +548,11 @@ impl Shard {
                 durations: 0,
                 links: Links::default(),
                 more_packets: [0; 2],
-            }));
+            };
+            details.tracked = Some(Box::new(tracked));
+            flow.note_tracked();
         }
-        if let Some(tracked) = flow.tracked.as_mut() {
+        if let Some(tracked) = details.tracked.as_mut() {
             let found = tracked.candidate.observe(&looked_at);
             let facts = tracked.candidate.pair_facts();
             let known = tracked.reported;
@@ -563,24 +561,35 @@ impl Shard {
                 self.join_pair(slot, routed, facts);
             }
         }
-        self.close_if_ended(slot, routed.now);
     }
 
     /// The slot of a packet's flow, which begins where there is none.
-    fn slot(&mut self, routed: &Routed, hint: Option<u32>) -> Option<u32> {
-        let hint = hint.filter(|&slot| self.table.is_at(slot, routed));
-        if let Some(slot) = hint.or_else(|| self.table.find(routed)) {
-            let flow = self.table.flow(slot);
-            if flow.closing() == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
-                return Some(slot);
-            }
-            // Half closed, too: of many streams one direction alone is seen.
-            let reopened =
-                flow.closing() != 0 && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
-            if routed.now <= deadline(flow) && !reopened {
-                return Some(slot);
-            }
-            let reason = if flow.closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
+    #[inline]
+    fn slot(&mut self, routed: &Routed, found: Option<u32>) -> Option<u32> {
+        match found {
+            Some(slot) if self.goes_on(slot, routed) => Some(slot),
+            _ => self.begin_flow(routed, found),
+        }
+    }
+
+    /// A packet belongs to the flow in this slot, and not to the next one of its key.
+    #[inline]
+    fn goes_on(&self, slot: u32, routed: &Routed) -> bool {
+        let flow = self.table.flow(slot);
+        if flow.closing() == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
+            return true;
+        }
+        // Half closed, too: of many streams one direction alone is seen.
+        let reopened =
+            flow.closing() != 0 && routed.packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+        routed.now <= self.deadline(slot) && !reopened
+    }
+
+    /// The next flow of a key, of which the former is over.
+    #[inline(never)]
+    fn begin_flow(&mut self, routed: &Routed, former: Option<u32>) -> Option<u32> {
+        if let Some(slot) = former {
+            let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
             self.end(slot, routed.number, routed.now, reason);
         }
         if self.counters.active[Pool::Undecided as usize] as usize >= self.limits.undecided
@@ -618,7 +627,7 @@ impl Shard {
         };
         if !self.enter_pool(slot, finding.phase, routed) {
             // Once for each flow, however many packets it has.
-            if let Some(tracked) = self.table.flow_mut(slot).tracked.as_mut()
+            if let Some(tracked) = self.table.tracked_mut(slot)
                 && tracked.reported.is_none()
                 && !std::mem::replace(&mut tracked.unreported, true)
             {
@@ -627,9 +636,9 @@ impl Shard {
             return;
         }
         let limits = &self.limits;
-        let flow = self.table.flow_mut(slot);
-        let duration = routed.now.saturating_sub(flow.start);
-        if let Some(tracked) = flow.tracked.as_mut() {
+        let (_, details) = self.table.whole_mut(slot);
+        let duration = routed.now.saturating_sub(details.start);
+        if let Some(tracked) = details.tracked.as_mut() {
             if known.is_none() {
                 self.counters.recognised += 1;
                 tracked.next_update = routed.now.saturating_add(limits.update_interval);
@@ -644,14 +653,14 @@ impl Shard {
 
     /// Whether a flow that is known and has not changed is due for a report all the same.
     fn due_report(&self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
-        let flow = self.table.flow(slot);
-        let tracked = flow.tracked.as_ref()?;
-        let packets = flow.packets().iter().sum::<u64>();
+        let details = self.table.details(slot);
+        let tracked = details.tracked.as_ref()?;
+        let packets = self.table.packets(slot).iter().sum::<u64>();
         let next_duration = self.limits.duration_milestones.get(usize::from(tracked.durations));
         let before = packets - counted.packets;
         if self.limits.packet_milestones.iter().any(|wanted| (before + 1..=packets).contains(wanted))
             || (counted.first_of_direction && !self.limits.packet_milestones.is_empty())
-            || next_duration.is_some_and(|&next| now.saturating_sub(flow.start) >= next)
+            || next_duration.is_some_and(|&next| now.saturating_sub(details.start) >= next)
         {
             return Some(Report::Milestone);
         }
@@ -675,16 +684,15 @@ impl Shard {
             if self.counters.active[Pool::Attempt as usize] as usize >= self.limits.attempts {
                 self.evict_attempt(routed);
             }
-            let generation = self.table.flow(slot).tracked.as_ref().map_or(0, |tracked| tracked.generation);
+            let generation = self.table.details(slot).tracked.as_ref().map_or(0, |tracked| tracked.generation);
             self.attempts.push_back((slot, generation));
             if self.attempts.len() > 2 * self.limits.attempts + 64 {
                 self.forget_stale_attempts();
             }
         }
-        let flow = self.table.flow_mut(slot);
-        flow.set_pool(wanted);
+        self.table.flow_mut(slot).set_pool(wanted);
         if pool == Pool::Undecided {
-            let first_deadline = deadline(flow);
+            let first_deadline = self.deadline(slot);
             self.table.schedule(slot, first_deadline);
         }
         self.counters.active[pool as usize] -= 1;
@@ -693,8 +701,8 @@ impl Shard {
     }
 
     fn is_attempt(&self, slot: u32, generation: u32) -> bool {
-        let flow = self.table.flow(slot);
-        flow.pool() == Pool::Attempt && flow.tracked.as_ref().is_some_and(|tracked| tracked.generation == generation)
+        let (pool, details) = (self.table.flow(slot).pool(), self.table.details(slot));
+        pool == Pool::Attempt && details.tracked.as_ref().is_some_and(|tracked| tracked.generation == generation)
     }
 
     fn forget_stale_attempts(&mut self) {
@@ -716,7 +724,7 @@ impl Shard {
     /// Lets the IPsec flows between two hosts know of each other.
     fn join_pair(&mut self, slot: u32, routed: &Routed, facts: PairFacts) {
         // Most packets say nothing new, and a pair is joined only by flows that are reported.
-        match self.table.flow_mut(slot).tracked.as_mut() {
+        match self.table.tracked_mut(slot) {
             Some(tracked) if tracked.reported.is_some() && tracked.said_to_pair != Some(facts) => {
                 tracked.said_to_pair = Some(facts);
             }
@@ -739,9 +747,9 @@ impl Shard {
         let established = pair.established();
         for slot in pair.slots.clone() {
             let Some(pair) = self.pairs.get(&routed.pair) else { return };
-            let Some(flow) = self.table.get_mut(slot) else { continue };
+            let Some((flow, details)) = self.table.get_mut(slot) else { continue };
             let first_is_low = flow.first_is_low();
-            let Some(tracked) = flow.tracked.as_mut() else { continue };
+            let Some(tracked) = details.tracked.as_mut() else { continue };
             let Some(facts) = tracked.candidate.pair_facts() else { continue };
             let session = pair.session(facts.spi);
             let initiator =
@@ -759,22 +767,27 @@ impl Shard {
     }
 
     /// Closed streams linger for a moment, for what is still on its way.
+    #[inline]
     fn close_if_ended(&mut self, slot: u32, now: i64) {
         let flow = self.table.flow_mut(slot);
         if flow.closing() != 0 && flow.closed() && flow.seen == now && flow.closing() & 8 == 0 {
             flow.note_closing(8);
             if flow.pool() != Pool::Undecided {
-                let first_deadline = deadline(flow);
+                let first_deadline = self.deadline(slot);
                 self.table.schedule(slot, first_deadline);
             }
         }
     }
 
+    fn deadline(&self, slot: u32) -> i64 {
+        deadline(self.table.flow(slot), self.table.details(slot))
+    }
+
     /// Takes a flow out, and reports its end if it had been reported.
     fn end(&mut self, slot: u32, number: u64, now: i64, reason: EndReason) {
-        self.push_report(slot, Report::Ended, number, now, Some(reason));
         self.counters.active[self.table.flow(slot).pool() as usize] -= 1;
-        if self.table.flow(slot).tracked.is_some() {
+        if self.table.flow(slot).is_tracked() {
+            self.push_report(slot, Report::Ended, number, now, Some(reason));
             let pair = self.table.key(slot).pair_hash();
             if let Some(members) = self.pairs.get_mut(&pair) {
                 members.slots.retain(|&member| member != slot);
@@ -787,8 +800,8 @@ impl Shard {
     }
 
     fn push_report(&mut self, slot: u32, report: Report, number: u64, now: i64, end_reason: Option<EndReason>) {
-        let flow = self.table.flow(slot);
-        let Some(tracked) = flow.tracked.as_ref() else { return };
+        let (flow, details) = (self.table.flow(slot), self.table.details(slot));
+        let Some(tracked) = details.tracked.as_ref() else { return };
         let Some((protocol, finding)) = tracked.reported else { return };
         let key = self.table.key(slot);
         let (vlans, path) = self.table.layers(slot);
@@ -796,7 +809,7 @@ impl Shard {
             report,
             number,
             time: now,
-            flow_id: flow_id(self.chain, &key, flow.first_number),
+            flow_id: flow_id(self.chain, &key, details.first_number),
             handle: u64::from(tracked.generation) << 32 | u64::from(slot) << 6 | self.number as u64,
             tag: tracked.tag,
             key,
@@ -806,11 +819,11 @@ impl Shard {
             protocol,
             finding,
             evidence: tracked.candidate.evidence().clone(),
-            via_proxy: matches!(&flow.track, Track::Stream(segments) if segments.via_proxy),
-            packets: flow.packets(),
-            bytes: flow.bytes,
-            start: flow.start,
-            end: flow.end,
+            via_proxy: matches!(&details.track, Track::Stream(segments) if segments.via_proxy),
+            packets: self.table.packets(slot),
+            bytes: self.table.octets(slot),
+            start: details.start,
+            end: self.table.end(slot),
             end_reason,
         });
     }
@@ -822,23 +835,17 @@ fn flow_id(chain: u64, key: &FlowKey, first_number: u64) -> u64 {
 }
 
 /// When a flow ends if nothing comes: idle timeouts by what is known of it.
-fn deadline(flow: &Flow) -> i64 {
-    let seconds = if flow.closed() {
-        10
-    } else {
-        match (flow.pool(), flow.tracked.as_ref().and_then(|tracked| tracked.reported)) {
-            (Pool::Undecided, _) | (_, None) => SHORTEST_TIMEOUT / SECOND,
-            (_, Some((Protocol::Ipsec, _))) => 3600,
-            _ if flow.is_stream() => 1800,
-            _ => 600,
-        }
+fn deadline(flow: &Flow, details: &Details) -> i64 {
+    if flow.closed() || flow.pool() == Pool::Undecided {
+        return flow.undecided_deadline();
+    }
+    let timeout = match details.tracked.as_ref().and_then(|tracked| tracked.reported) {
+        None => return flow.undecided_deadline(),
+        Some((Protocol::Ipsec, _)) => 3600,
+        Some(_) if flow.is_stream() => 1800,
+        Some(_) => 600,
     };
-    flow.seen.saturating_add(seconds * SECOND)
-}
-
-/// Which end of a flow a packet came from: 0 the sender of its first packet.
-fn direction(flow: &Flow, routed: &Routed) -> usize {
-    usize::from(routed.from_low != flow.first_is_low())
+    flow.seen.saturating_add(timeout * SECOND)
 }
 
 /// A packet as fingerprints see it.
@@ -863,9 +870,9 @@ fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket
 }
 
 /// TCP: notes openings and closings; whether this payload is the first of its direction.
-fn note_segment(flow: &mut Flow, packet: &Packet, own: usize) -> bool {
-    let is_known = flow.tracked.is_some();
-    let Track::Stream(segments) = &mut flow.track else { return false };
+fn note_segment(flow: &mut Flow, details: &mut Details, packet: &Packet, own: usize) -> bool {
+    let is_known = details.tracked.is_some();
+    let Track::Stream(segments) = &mut details.track else { return false };
     let flags = packet.tcp_flags;
     let mut closing = 0;
     if flags & tcp_flags::SYN != 0 {

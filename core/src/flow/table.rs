@@ -1,15 +1,24 @@
 //! One shard's table: flows in a slab, found by a hash index. Those that were reported are timed out by a wheel; the
 //! others, of which there are many and whose end nobody is told of, by a look at some of them every second.
 //!
+//! ```text
+//! index --slot--> flows    64 bytes each, one line of the cache: all that most packets need
+//!            \--> details  the rest: for fingerprints and reports
+//! ```
+//!
 //! The rule a reader would get wrong: whether an undecided flow is over is for its next packet to say, by its deadline; it
 //! may lie here for some time after that.
 
-use super::index::{self, Index};
+use std::hint::select_unpredictable;
+
+use super::index::{self, Guess, Index};
+use super::key::{KIND, KeyWords};
 use super::layers::{Layers, LayersId};
+use super::prefetch::prefetch;
 use super::shard::Routed;
 use super::wheel::{Linked, Links, Wheel};
 use super::{FlowKey, KeyMode};
-use crate::decode::{Packet, Path, Transport, Vlans};
+use crate::decode::{Path, Vlans, tcp_flags};
 use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
 
 /// Which bound a flow counts against.
@@ -148,36 +157,59 @@ pub struct Tracked {
     pub more_packets: [u64; 2],
 }
 
-/// A flow. What every packet needs comes first, in one line of the cache.
-#[derive(Default)]
-#[repr(C)]
+/// What every packet of a flow needs: one line of the cache. The rest is in its [`Details`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
 pub struct Flow {
-    low: [u8; 16],
-    high: [u8; 16],
-    low_port: u16,
-    high_port: u16,
-    /// Transport protocol and, in the top bit, IP version 6.
+    low: [u64; 2],
+    high: [u64; 2],
+    ports: u32,
+    /// [`KeyWords::kind`]; zero marks an empty slot. Above it [`QUIET`] and [`SETTLED`].
     kind: u8,
     state: u8,
     layers: LayersId,
     /// Packet clock at its latest packet.
     pub seen: i64,
-    /// Packets by direction; [`Self::packets`] has them all.
+    /// Packets by direction; [`Table::packets`] has them all.
     packets: [u32; 2],
-    /// Fingerprints' state, and what was reported.
-    pub tracked: Option<Box<Tracked>>,
-    /// Octets by direction.
-    pub bytes: [u64; 2],
-    /// Latest packet time.
-    pub end: i64,
-    /// Time of its first packet.
-    pub start: i64,
-    /// Number of its first frame, from 1; 0 marks an empty slot.
-    pub first_number: u64,
-    /// What fingerprints need before any of them keeps state.
-    pub track: Track,
+    /// Lower half of the octets by direction.
+    octets: [u32; 2],
 }
 
+/// The rest of a flow. What counting needs comes first, and what nothing needs but a report comes last.
+#[repr(C)]
+pub struct Details {
+    /// Latest packet time, but for packets that passed.
+    end: i64,
+    /// Fingerprints' state, and what was reported.
+    pub tracked: Option<Box<Tracked>>,
+    /// Upper half of the octets by direction.
+    octets: [u32; 2],
+    /// What fingerprints need before any of them keeps state.
+    pub track: Track,
+    /// Time of its first packet.
+    pub start: i64,
+    /// Number of its first frame, from 1.
+    pub first_number: u64,
+}
+
+impl Details {
+    const EMPTY: Self = Self { end: 0, tracked: None, octets: [0; 2], track: Track::NONE, start: 0, first_number: 0 };
+
+    /// Asks for the memory of all of it: two lines of the cache.
+    #[inline(always)]
+    fn prefetch(&self) {
+        prefetch(Some(&self.end));
+        prefetch(Some(&self.first_number));
+    }
+}
+
+/// Of [`Flow`]'s kind: a segment without payload changes nothing but the counts.
+const QUIET: u8 = 0x10;
+/// The same for any segment of a direction, unless it opens or closes.
+const SETTLED: [u8; 2] = [0x20, 0x40];
+/// Which of these a segment wants to be nothing but one more: by whether it has a payload, and its direction.
+const WANTED: [u8; 4] = [QUIET, QUIET, SETTLED[0], SETTLED[1]];
 /// Of [`Flow`]'s state: TCP's FIN by direction (bits 0 and 1), RST (bit 2), its end has been scheduled (bit 3).
 const CLOSING: u8 = 0x0f;
 /// Its pool.
@@ -185,19 +217,48 @@ const POOL: u8 = 0x30;
 const POOL_AT: u32 = 4;
 /// The first packet came from the key's `low` end.
 const FIRST_IS_LOW: u8 = 0x40;
+/// There is [`Details::tracked`].
+const TRACKED: u8 = 0x80;
 
-impl Linked for Flow {
-    fn links(&mut self) -> Option<&mut Links> {
-        self.tracked.as_mut().map(|tracked| &mut tracked.links)
+/// No flow that is not closed ends sooner.
+pub const SHORTEST_TIMEOUT: i64 = 60 * SECOND;
+/// What may still be on its way when a stream is closed.
+pub const CLOSED_TIMEOUT: i64 = 10 * SECOND;
+const SECOND: i64 = 1_000_000_000;
+
+impl Linked for Flows {
+    fn links(&mut self, slot: u32) -> Option<&mut Links> {
+        self.whole_mut(slot)?.1.tracked.as_mut().map(|tracked| &mut tracked.links)
     }
 }
 
-#[inline]
-fn kind(packet: &Packet) -> u8 {
-    packet.transport as u8 | u8::from(packet.ip_version != 4) << 7
-}
-
 impl Flow {
+    const EMPTY: Self = Self {
+        low: [0; 2],
+        high: [0; 2],
+        ports: 0,
+        kind: 0,
+        state: 0,
+        layers: 0,
+        seen: 0,
+        packets: [0; 2],
+        octets: [0; 2],
+    };
+
+    fn words(&self) -> KeyWords {
+        KeyWords { low: self.low, high: self.high, ports: self.ports, kind: self.kind & KIND }
+    }
+
+    fn hash(&self, scope: u32) -> u64 {
+        let words = self.words();
+        words.hash(words.pair_hash(), scope)
+    }
+
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.kind != 0
+    }
+
     /// The stream has been closed by both ends, or reset.
     #[inline]
     pub fn closed(&self) -> bool {
@@ -231,6 +292,11 @@ impl Flow {
         self.state = self.state & !POOL | (pool as u8) << POOL_AT;
     }
 
+    /// When it ends if nothing comes and nothing is recognised.
+    pub fn undecided_deadline(&self) -> i64 {
+        self.seen.saturating_add(if self.closed() { CLOSED_TIMEOUT } else { SHORTEST_TIMEOUT })
+    }
+
     /// The first packet came from the key's `low` end.
     #[inline]
     pub fn first_is_low(&self) -> bool {
@@ -240,38 +306,143 @@ impl Flow {
     /// TCP.
     #[inline]
     pub fn is_stream(&self) -> bool {
-        self.kind & 0x7f == Transport::Tcp as u8
+        self.words().is_stream()
     }
 
-    /// Packets by direction. An undecided flow stops counting at four thousand million.
+    /// Fingerprints keep state for it.
     #[inline]
-    pub fn packets(&self) -> [u64; 2] {
-        let more = self.tracked.as_ref().map_or([0; 2], |tracked| tracked.more_packets);
-        [u64::from(self.packets[0]) + more[0], u64::from(self.packets[1]) + more[1]]
+    pub fn is_tracked(&self) -> bool {
+        self.state & TRACKED != 0
     }
 
-    /// Counts packets of a direction; whether they are its first.
+    /// Notes that fingerprints keep state for it, in [`Details::tracked`].
+    pub fn note_tracked(&mut self) {
+        self.state |= TRACKED;
+        self.kind &= KIND;
+    }
+
+    /// Which end a packet came from: 0 the sender of the flow's first packet.
     #[inline]
-    pub fn count(&mut self, own: usize, packets: u32, octets: u64) -> bool {
-        let own = own & 1;
-        let before = self.packets[own];
-        self.bytes[own] += octets;
-        self.packets[own] = match (before.checked_add(packets), &mut self.tracked) {
-            (Some(sum), _) => sum,
-            (None, Some(tracked)) => {
-                tracked.more_packets[own] += u64::from(before);
-                packets
-            }
-            (None, None) => u32::MAX,
+    pub fn direction(&self, routed: &Routed) -> usize {
+        usize::from(routed.from_low != self.first_is_low())
+    }
+
+    /// Counts a packet that is nothing but one more. False when it may be more than that, and nothing was done.
+    #[inline]
+    fn pass(&mut self, routed: &Routed) -> bool {
+        let packet = &routed.packet;
+        let own = self.direction(routed);
+        let wanted = WANTED[usize::from(packet.payload_length != 0) << 1 | own & 1];
+        let is_idle = routed.now.wrapping_sub(self.seen) as u64 > SHORTEST_TIMEOUT as u64;
+        // One question instead of five, whose answers nobody could predict.
+        if (self.kind & wanted == 0)
+            | is_idle
+            | (packet.tcp_flags & ENDS != 0)
+            | packet.fragment.is_some()
+            | (routed.time != routed.now)
+        {
+            return false;
+        }
+        let (packets, octets) = (&mut self.packets[own & 1], &mut self.octets[own & 1]);
+        let (Some(more_packets), Some(more_octets)) = (packets.checked_add(1), octets.checked_add(packet.ip_length))
+        else {
+            return false;
         };
-        before == 0
+        (*packets, *octets, self.seen) = (more_packets, more_octets, routed.now);
+        true
+    }
+}
+
+/// Flags of segments that are looked at whatever their stream is.
+const ENDS: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+
+/// Where a packet's flow may be; that it is nowhere holds for as long as nothing has come or gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hint {
+    guess: Guess,
+    epoch: u32,
+}
+
+/// Flows, in chunks that stay where they are when there are more.
+#[derive(Default)]
+struct Flows {
+    chunks: Vec<Box<Chunk>>,
+    used: usize,
+}
+
+const CHUNK: usize = 64;
+
+struct Chunk {
+    flows: [Flow; CHUNK],
+    details: [Details; CHUNK],
+}
+
+impl Chunk {
+    #[inline(never)]
+    fn new() -> Box<Self> {
+        Box::new(Self { flows: [Flow::EMPTY; CHUNK], details: [const { Details::EMPTY }; CHUNK] })
+    }
+}
+
+impl Flows {
+    fn len(&self) -> usize {
+        self.used
+    }
+
+    #[inline(always)]
+    fn get(&self, slot: u32) -> Option<&Flow> {
+        self.chunks.get(slot as usize / CHUNK).map(|chunk| &chunk.flows[slot as usize % CHUNK])
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Flow> {
+        self.chunks.get_mut(slot as usize / CHUNK).map(|chunk| &mut chunk.flows[slot as usize % CHUNK])
+    }
+
+    #[inline(always)]
+    fn details(&self, slot: u32) -> Option<&Details> {
+        self.chunks.get(slot as usize / CHUNK).map(|chunk| &chunk.details[slot as usize % CHUNK])
+    }
+
+    #[inline(always)]
+    fn whole_mut(&mut self, slot: u32) -> Option<(&mut Flow, &mut Details)> {
+        let chunk = self.chunks.get_mut(slot as usize / CHUNK)?;
+        Some((&mut chunk.flows[slot as usize % CHUNK], &mut chunk.details[slot as usize % CHUNK]))
+    }
+
+    /// Room for one more.
+    fn push(&mut self) -> u32 {
+        if self.used == self.chunks.len() * CHUNK {
+            self.chunks.push(Chunk::new());
+        }
+        self.used += 1;
+        (self.used - 1) as u32
+    }
+
+    /// Slots in use, in order.
+    fn all(&self) -> impl Iterator<Item = (u32, &Flow)> {
+        (0..).zip(self.chunks.iter().flat_map(|chunk| chunk.flows.iter())).filter(|(_, flow)| flow.is_used())
+    }
+
+    /// Forgets all and keeps the memory.
+    fn clear(&mut self) {
+        for chunk in self.chunks.iter_mut().take(self.used.div_ceil(CHUNK)) {
+            for (flow, details) in chunk.flows.iter_mut().zip(&mut chunk.details) {
+                *flow = Flow::EMPTY;
+                details.tracked = None;
+                details.track = Track::NONE;
+            }
+        }
+        self.used = 0;
     }
 }
 
 /// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts.
 pub struct Table {
-    flows: Vec<Flow>,
+    flows: Flows,
     index: Index,
+    /// Changes with every flow that comes or goes.
+    epoch: u32,
     mode: KeyMode,
     layers: Layers,
     free: Vec<u32>,
@@ -289,8 +460,9 @@ impl Table {
     /// An empty table.
     pub fn new(mode: KeyMode) -> Self {
         Self {
-            flows: Vec::new(),
+            flows: Flows::default(),
             index: Index::default(),
+            epoch: 0,
             mode,
             layers: Layers::default(),
             free: Vec::new(),
@@ -303,41 +475,74 @@ impl Table {
     /// The slot of a packet's flow.
     #[inline]
     pub fn find(&self, routed: &Routed) -> Option<u32> {
-        let slot = self.index.find(routed.hash, |slot| self.is_at(slot, routed));
-        if let Some(flow) = slot.and_then(|slot| self.flows.get(slot as usize)) {
-            // Asks for the lines of the cache behind that of the key, which are waited for when they are needed.
-            std::hint::black_box((flow.end, matches!(flow.track, Track::Stream(_))));
+        self.index.find(routed.hash, |slot| self.is_at(slot, routed))
+    }
+
+    /// Asks for the memory of what tells where a flow is: the first of three steps.
+    #[inline(always)]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Guesses where a flow is, and asks for what is there.
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> Hint {
+        let guess = self.index.guess(hash);
+        prefetch(self.flows.get(guess.slot()));
+        Hint { guess, epoch: self.epoch }
+    }
+
+    /// Asks for the rest of a flow, if it will most likely be needed.
+    #[inline(always)]
+    pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
+        let slot = hint.guess.slot();
+        if let Some(flow) = self.flows.get(slot) {
+            let passes = (flow.kind & !KIND != 0) & (routed.packet.tcp_flags & ENDS == 0);
+            if let Some(details) = self.flows.details(select_unpredictable(passes, 0, slot)) {
+                details.prefetch();
+            }
         }
-        slot
+    }
+
+    /// The slot of a packet's flow now.
+    #[inline]
+    pub fn resolve(&self, hint: Hint, routed: &Routed) -> Option<u32> {
+        match hint.epoch == self.epoch {
+            true => self.index.resolve(hint.guess, routed.hash, |slot| self.is_at(slot, routed)),
+            false => self.find(routed),
+        }
+    }
+
+    /// Counts a packet that is nothing but one more of a flow that goes on: most packets. False when it may be more than
+    /// that, and nothing was done.
+    #[inline(always)]
+    pub fn pass(&mut self, hint: Hint, routed: &Routed) -> bool {
+        let slot = hint.guess.slot();
+        self.is_at(slot, routed) && self.flows.get_mut(slot).is_some_and(|flow| flow.pass(routed))
     }
 
     /// Whether a packet's flow is in this slot.
-    #[inline]
-    pub fn is_at(&self, slot: u32, routed: &Routed) -> bool {
-        self.flows.get(slot as usize).is_some_and(|flow| self.is_of(flow, routed))
-    }
-
-    /// A packet's flow, if it is in this slot.
-    #[inline]
-    pub fn at(&mut self, slot: u32, routed: &Routed) -> Option<&mut Flow> {
-        let is_it = self.is_at(slot, routed);
-        self.flows.get_mut(slot as usize).filter(|_| is_it)
+    #[inline(always)]
+    fn is_at(&self, slot: u32, routed: &Routed) -> bool {
+        self.flows.get(slot).is_some_and(|flow| self.is_of(flow, routed))
     }
 
     /// A slot that is free has no key: its kind is 0.
     #[inline]
     fn is_of(&self, flow: &Flow, routed: &Routed) -> bool {
-        let packet = &routed.packet;
-        let source = (&packet.source, packet.source_port);
-        let destination = (&packet.destination, packet.destination_port);
-        let (low, high) = if routed.from_low { (source, destination) } else { (destination, source) };
-        let word = |address: &[u8; 16]| u128::from_ne_bytes(*address);
-        let addresses = (word(&flow.low) ^ word(low.0)) | (word(&flow.high) ^ word(high.0));
-        let others = (flow.low_port ^ low.1) | (flow.high_port ^ high.1) | u16::from(flow.kind ^ kind(packet));
-        addresses == 0 && others == 0 && (self.mode == KeyMode::FiveTuple || self.scope(flow) == routed.scope)
+        let key = &routed.key;
+        let addresses = (flow.low[0] ^ key.low[0])
+            | (flow.low[1] ^ key.low[1])
+            | (flow.high[0] ^ key.high[0])
+            | (flow.high[1] ^ key.high[1]);
+        let others = (flow.ports ^ key.ports) | u32::from((flow.kind ^ key.kind) & KIND);
+        addresses | u64::from(others) == 0 && (self.mode == KeyMode::FiveTuple || self.scope(flow) == routed.scope)
     }
 
     fn scope(&self, flow: &Flow) -> u32 {
+        if self.mode == KeyMode::FiveTuple {
+            return 0;
+        }
         let (vlans, path) = self.layers.get(flow.layers);
         self.mode.scope(vlans, path)
     }
@@ -345,40 +550,42 @@ impl Table {
     /// The flow in a slot.
     #[inline]
     pub fn flow(&self, slot: u32) -> &Flow {
-        &self.flows[slot as usize]
+        &self.flows.chunks[slot as usize / CHUNK].flows[slot as usize % CHUNK]
     }
 
     /// The flow in a slot.
     #[inline]
     pub fn flow_mut(&mut self, slot: u32) -> &mut Flow {
-        &mut self.flows[slot as usize]
+        &mut self.flows.chunks[slot as usize / CHUNK].flows[slot as usize % CHUNK]
+    }
+
+    /// The rest of the flow in a slot.
+    #[inline]
+    pub fn details(&self, slot: u32) -> &Details {
+        &self.flows.chunks[slot as usize / CHUNK].details[slot as usize % CHUNK]
+    }
+
+    /// The flow in a slot, and the rest of it.
+    #[inline]
+    pub fn whole_mut(&mut self, slot: u32) -> (&mut Flow, &mut Details) {
+        let chunk = &mut self.flows.chunks[slot as usize / CHUNK];
+        (&mut chunk.flows[slot as usize % CHUNK], &mut chunk.details[slot as usize % CHUNK])
     }
 
     /// The flow in a slot that may have been given back, or never have been one.
-    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Flow> {
-        self.flows.get_mut(slot as usize).filter(|flow| flow.first_number != 0)
+    pub fn get_mut(&mut self, slot: u32) -> Option<(&mut Flow, &mut Details)> {
+        self.flows.whole_mut(slot).filter(|(flow, _)| flow.is_used())
+    }
+
+    /// What fingerprints keep of the flow in a slot.
+    pub fn tracked_mut(&mut self, slot: u32) -> Option<&mut Tracked> {
+        self.whole_mut(slot).1.tracked.as_deref_mut()
     }
 
     /// The key of the flow in a slot.
     pub fn key(&self, slot: u32) -> FlowKey {
-        self.key_of(self.flow(slot))
-    }
-
-    fn key_of(&self, flow: &Flow) -> FlowKey {
-        FlowKey {
-            low: flow.low,
-            high: flow.high,
-            low_port: flow.low_port,
-            high_port: flow.high_port,
-            transport: match flow.kind & 0x7f {
-                6 => Transport::Tcp,
-                50 => Transport::Esp,
-                51 => Transport::Ah,
-                _ => Transport::Udp,
-            },
-            ip_version: if flow.kind & 0x80 == 0 { 4 } else { 6 },
-            scope: self.scope(flow),
-        }
+        let flow = self.flow(slot);
+        FlowKey::new(&flow.words(), self.scope(flow))
     }
 
     /// VLAN ids and layers of a flow's first packet.
@@ -386,56 +593,125 @@ impl Table {
         self.layers.get(self.flow(slot).layers)
     }
 
+    /// Packets by direction. An undecided flow stops counting at four thousand million.
+    #[inline]
+    pub fn packets(&self, slot: u32) -> [u64; 2] {
+        let (flow, details) = (self.flow(slot), self.details(slot));
+        let more = details.tracked.as_ref().map_or([0; 2], |tracked| tracked.more_packets);
+        [u64::from(flow.packets[0]) + more[0], u64::from(flow.packets[1]) + more[1]]
+    }
+
+    /// Octets by direction.
+    pub fn octets(&self, slot: u32) -> [u64; 2] {
+        let (flow, details) = (self.flow(slot), self.details(slot));
+        [0, 1].map(|own| u64::from(details.octets[own]) << 32 | u64::from(flow.octets[own]))
+    }
+
+    /// Time of the latest packet.
+    pub fn end(&self, slot: u32) -> i64 {
+        let (flow, details) = (self.flow(slot), self.details(slot));
+        if flow.kind & QUIET == 0 { details.end } else { flow.seen }
+    }
+
+    /// Counts packets of a direction; whether they are its first.
+    #[inline]
+    pub fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
+        let (flow, details) = self.whole_mut(slot);
+        // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
+        let own = flow.direction(routed) & 1;
+        if flow.kind & QUIET != 0 {
+            details.end = flow.seen;
+            // Until it is settled again.
+            flow.kind &= KIND;
+        }
+        details.end = details.end.max(routed.time);
+        flow.seen = routed.now;
+        let sum = u64::from(flow.octets[own]) + octets;
+        flow.octets[own] = sum as u32;
+        if sum >> 32 != 0 {
+            details.octets[own] = details.octets[own].saturating_add((sum >> 32) as u32);
+        }
+        let packets = u32::try_from(packets).unwrap_or(u32::MAX);
+        let before = flow.packets[own];
+        flow.packets[own] = match (before.checked_add(packets), &mut details.tracked) {
+            (Some(sum), _) => sum,
+            (None, Some(tracked)) => {
+                tracked.more_packets[own] += u64::from(before);
+                packets
+            }
+            (None, None) => u32::MAX,
+        };
+        before == 0
+    }
+
+    /// Notes which of a flow's packets will be nothing but one more, after one has been looked at: `looked_at` payloads of a
+    /// direction are.
+    #[inline]
+    pub fn settle(&mut self, slot: u32, looked_at: u8) {
+        let (flow, details) = self.whole_mut(slot);
+        flow.kind &= KIND;
+        if let Track::Stream(segments) = &details.track
+            && segments.resync.is_none()
+            && flow.state & (CLOSING | TRACKED) == 0
+            && details.end == flow.seen
+        {
+            flow.kind |= QUIET;
+            for (looked, bit) in segments.looked.into_iter().zip(SETTLED) {
+                flow.kind |= if looked > looked_at { bit } else { 0 };
+            }
+        }
+    }
+
     /// Adds a flow, undecided and without packets. `None` when no more can be told apart.
     pub fn insert(&mut self, routed: &Routed) -> Option<u32> {
+        let (key, mode, layers) = (&routed.key, self.mode, &self.layers);
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.flows.len() < index::MOST_SLOTS => {
-                self.flows.push(Flow::default());
-                (self.flows.len() - 1) as u32
-            }
+            None if self.flows.len() < index::MOST_SLOTS => self.flows.push(),
             None => return None,
         };
-        let packet = &routed.packet;
-        let key = routed.key();
-        let layers = self.layers.keep(packet.vlans, packet.path);
-        self.flows[slot as usize] = Flow {
-            low: key.low,
-            high: key.high,
-            low_port: key.low_port,
-            high_port: key.high_port,
-            kind: kind(packet),
-            state: if routed.from_low { FIRST_IS_LOW } else { 0 },
-            layers,
-            seen: routed.now,
-            packets: [0; 2],
-            tracked: None,
-            bytes: [0; 2],
-            end: routed.time,
-            start: routed.time,
-            first_number: routed.number,
-            track: if key.transport == Transport::Tcp { Track::Stream(Segments::default()) } else { Track::NONE },
-        };
-        let mut index = std::mem::take(&mut self.index);
-        index.insert(routed.hash, slot, |slot| hash_of(&self.key(slot)));
-        self.index = index;
+        // Before it is in its slot: its own hash is known.
+        let flows = &self.flows;
+        self.index.insert(routed.hash, slot, || {
+            let scope = move |flow: &Flow| {
+                let (vlans, path) = layers.get(flow.layers);
+                mode.scope(vlans, path)
+            };
+            flows.all().map(move |(slot, flow)| (flow.hash(scope(flow)), slot))
+        });
+        self.epoch = self.epoch.wrapping_add(1);
+        let layers = self.layers.keep(routed.packet.vlans, routed.packet.path);
+        // Each where it belongs: what is written in parts, and moved as a whole, is waited for.
+        let (flow, details) = self.whole_mut(slot);
+        (flow.low, flow.high, flow.ports, flow.kind) = (key.low, key.high, key.ports, key.kind);
+        flow.state = if routed.from_low { FIRST_IS_LOW } else { 0 };
+        flow.layers = layers;
+        flow.seen = routed.now;
+        (flow.packets, flow.octets) = ([0; 2], [0; 2]);
+        details.tracked = None;
+        (details.start, details.end, details.first_number) = (routed.time, routed.time, routed.number);
+        details.octets = [0; 2];
+        details.track = if key.is_stream() { Track::Stream(Segments::default()) } else { Track::NONE };
         Some(slot)
     }
 
     /// Takes a flow out, and gives what fingerprints kept of it.
     pub fn remove(&mut self, slot: u32) -> Option<Box<Tracked>> {
         self.unschedule(slot);
-        let hash = hash_of(&self.key(slot));
+        let flow = *self.flow(slot);
+        let hash = flow.hash(self.scope(&flow));
         let mut index = std::mem::take(&mut self.index);
-        index.remove(hash, slot, |slot| hash_of(&self.key(slot)));
+        index.remove(hash, slot, |slot| {
+            let flow = self.flow(slot);
+            flow.hash(self.scope(flow))
+        });
         self.index = index;
+        self.epoch = self.epoch.wrapping_add(1);
         self.free.push(slot);
-        let flow = &mut self.flows[slot as usize];
         self.layers.release(flow.layers);
-        flow.first_number = 0;
-        flow.kind = 0;
-        flow.track = Track::NONE;
-        flow.tracked.take()
+        *self.flow_mut(slot) = Flow::EMPTY;
+        // Of a flow without state the details stay as they are until another has the slot: nobody needs to touch them.
+        if flow.is_tracked() { self.whole_mut(slot).1.tracked.take() } else { None }
     }
 
     /// Puts a flow that is tracked into the wheel, or moves it there, to come up when `deadline` has passed.
@@ -445,7 +721,7 @@ impl Table {
     }
 
     fn unschedule(&mut self, slot: u32) {
-        if self.flow(slot).tracked.is_some() {
+        if self.flow(slot).is_tracked() {
             self.wheel.remove(&mut self.flows, slot);
         }
     }
@@ -455,8 +731,8 @@ impl Table {
         self.wheel.advance(&mut self.flows, now, due);
         for _ in 0..self.flows.len().div_ceil(SWEEP_SECONDS) {
             self.broom = if self.broom + 1 < self.flows.len() { self.broom + 1 } else { 0 };
-            let flow = &self.flows[self.broom];
-            if flow.first_number != 0 && flow.pool() == Pool::Undecided {
+            let flow = self.flow(self.broom as u32);
+            if flow.is_used() && flow.pool() == Pool::Undecided && now > flow.undecided_deadline() {
                 due.push(self.broom as u32);
             }
         }
@@ -464,15 +740,30 @@ impl Table {
 
     /// An undecided flow to push out: of the next few the first with a single packet, else the one seen least lately.
     pub fn undecided_victim(&mut self) -> Option<u32> {
+        let victim = self.choose_victim();
+        // The next one will be near the hand, and its flow, its place in the index and its details far from all that is at
+        // hand when it is pushed out.
+        let next = self.hand + 1;
+        prefetch(self.flows.get(next as u32 + 1));
+        if let Some(flow) = self.flows.get(next as u32) {
+            self.index.prefetch(flow.hash(self.scope(flow)));
+        }
+        if let Some(details) = self.flows.details(next as u32) {
+            details.prefetch();
+        }
+        victim
+    }
+
+    fn choose_victim(&mut self) -> Option<u32> {
         const LOOK: usize = 8;
         let (mut best, mut looked) = (None, 0);
         for _ in 0..self.flows.len() {
             self.hand = if self.hand + 1 < self.flows.len() { self.hand + 1 } else { 0 };
-            let flow = &self.flows[self.hand];
-            if flow.first_number == 0 || flow.pool() != Pool::Undecided {
+            let slot = self.hand as u32;
+            let flow = self.flow(slot);
+            if !flow.is_used() || flow.pool() != Pool::Undecided {
                 continue;
             }
-            let slot = self.hand as u32;
             if flow.packets[0] | flow.packets[1] <= 1 && flow.packets[0] & flow.packets[1] == 0 {
                 return Some(slot);
             }
@@ -489,15 +780,12 @@ impl Table {
 
     /// Slots of flows that a fingerprint keeps state for.
     pub fn tracked(&self) -> Vec<u32> {
-        let is_tracked = |slot: &u32| {
-            let flow = &self.flows[*slot as usize];
-            flow.first_number != 0 && flow.tracked.is_some()
-        };
-        (0..self.flows.len() as u32).filter(is_tracked).collect()
+        self.flows.all().filter(|(_, flow)| flow.is_tracked()).map(|(slot, _)| slot).collect()
     }
 
     /// Empties the table for the next capture.
     pub fn clear(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
         self.flows.clear();
         self.free.clear();
         self.index.clear();
@@ -506,10 +794,6 @@ impl Table {
         self.hand = 0;
         self.broom = 0;
     }
-}
-
-fn hash_of(key: &FlowKey) -> u64 {
-    key.hash(key.pair_hash())
 }
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ impl Default for Links {
     }
 }
 
-/// Something with [`Links`] in a slab.
+/// A slab of things with [`Links`].
 pub trait Linked {
-    /// Its links; without them it can be in no wheel.
-    fn links(&mut self) -> Option<&mut Links>;
+    /// Links of what is in a slot; without them it can be in no wheel.
+    fn links(&mut self, slot: u32) -> Option<&mut Links>;
 }
 
 /// The wheel: heads of the buckets and the second up to which they have been looked at.
@@ -44,7 +44,7 @@ impl Default for Wheel {
 
 impl Wheel {
     /// Puts an unlinked slot where `deadline` (nanoseconds) will be looked at: the second after it.
-    pub fn insert<T: Linked>(&mut self, slab: &mut [T], slot: u32, deadline: i64) {
+    pub fn insert<T: Linked>(&mut self, slab: &mut T, slot: u32, deadline: i64) {
         if self.heads.is_empty() {
             self.heads = vec![NONE; BUCKETS];
         }
@@ -54,29 +54,29 @@ impl Wheel {
             .clamp(earliest, earliest.saturating_add(BUCKETS as i64 - 2));
         let bucket = second.rem_euclid(BUCKETS as i64) as usize;
         let head = self.heads[bucket];
-        let Some(links) = slab[slot as usize].links() else { return };
+        let Some(links) = slab.links(slot) else { return };
         *links = Links { previous: NONE, next: head, bucket: bucket as u16 };
         self.heads[bucket] = slot;
         if head != NONE
-            && let Some(links) = slab[head as usize].links()
+            && let Some(links) = slab.links(head)
         {
             links.previous = slot;
         }
     }
 
     /// Takes a slot out, if it is linked.
-    pub fn remove<T: Linked>(&mut self, slab: &mut [T], slot: u32) {
-        let Some(links) = slab[slot as usize].links() else { return };
+    pub fn remove<T: Linked>(&mut self, slab: &mut T, slot: u32) {
+        let Some(links) = slab.links(slot) else { return };
         let Links { previous, next, bucket } = std::mem::take(links);
         if previous != NONE {
-            if let Some(links) = slab[previous as usize].links() {
+            if let Some(links) = slab.links(previous) {
                 links.next = next;
             }
         } else if let Some(head) = self.heads.get_mut(usize::from(bucket)) {
             *head = next;
         }
         if next != NONE
-            && let Some(links) = slab[next as usize].links()
+            && let Some(links) = slab.links(next)
         {
             links.previous = previous;
         }
@@ -84,7 +84,7 @@ impl Wheel {
 
     /// Moves on to the clock's second and gives every slot whose bucket has come up, unlinked, to be ended
     /// or inserted again.
-    pub fn advance<T: Linked>(&mut self, slab: &mut [T], now: i64, due: &mut Vec<u32>) {
+    pub fn advance<T: Linked>(&mut self, slab: &mut T, now: i64, due: &mut Vec<u32>) {
         let second = now.div_euclid(SECOND);
         if second <= self.second {
             return;
@@ -99,7 +99,7 @@ impl Wheel {
             let mut slot = std::mem::replace(head, NONE);
             while slot != NONE {
                 due.push(slot);
-                slot = slab[slot as usize].links().map_or(NONE, |links| std::mem::take(links).next);
+                slot = slab.links(slot).map_or(NONE, |links| std::mem::take(links).next);
             }
         }
     }
@@ -116,11 +116,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[derive(Default)]
-    struct Item(Links);
-    impl Linked for Item {
-        fn links(&mut self) -> Option<&mut Links> {
-            Some(&mut self.0)
+    impl Linked for Vec<Links> {
+        fn links(&mut self, slot: u32) -> Option<&mut Links> {
+            self.get_mut(slot as usize)
         }
     }
 
@@ -132,7 +130,7 @@ mod tests {
             removed in proptest::collection::vec(proptest::bool::ANY, 50),
             steps in proptest::collection::vec(1_i64..900, 1..20),
         ) {
-            let mut slab: Vec<Item> = (0..deadlines.len()).map(|_| Item::default()).collect();
+            let mut slab = vec![Links::default(); deadlines.len()];
             let mut wheel = Wheel::default();
             let (mut now, mut due) = (0, Vec::new());
             wheel.advance(&mut slab, now, &mut due);

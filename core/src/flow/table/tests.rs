@@ -36,13 +36,19 @@ fn routed(name: u16, seen: i64) -> Routed {
     routed
 }
 
+fn key(routed: &Routed) -> FlowKey {
+    FlowKey::new(&routed.key, routed.scope)
+}
+
 /// Adds a flow that a fingerprint keeps state for, and which the wheel times out.
 fn add(table: &mut Table, name: u16, pool: Pool, packets: u32, seen: i64) -> u32 {
     let slot = table.insert(&routed(name, seen)).expect("a slot");
-    table.flow_mut(slot).count(0, packets, 1);
+    table.count(slot, &routed(name, seen), u64::from(packets), 1);
     table.flow_mut(slot).set_pool(pool);
     if pool != Pool::Undecided {
-        table.flow_mut(slot).tracked = Some(Box::new(Tracked {
+        let (flow, details) = table.whole_mut(slot);
+        flow.note_tracked();
+        details.tracked = Some(Box::new(Tracked {
             candidate: Candidate::default(),
             reported: None,
             said_to_pair: None,
@@ -87,7 +93,7 @@ proptest! {
                     let slot = table.find(&routed(name, 0));
                     prop_assert_eq!(slot.is_some(), model.remove(&name).is_some());
                     if let Some(slot) = slot {
-                        prop_assert_eq!(table.key(slot), routed(name, 0).key());
+                        prop_assert_eq!(table.key(slot), key(&routed(name, 0)));
                         prop_assert_eq!(table.remove(slot).is_some(), name % 2 == 0);
                     }
                 }
@@ -124,7 +130,7 @@ proptest! {
             }
             for name in 0..60 {
                 let found = table.find(&routed(name, 0)).map(|slot| table.key(slot));
-                prop_assert_eq!(found, model.contains_key(&name).then(|| routed(name, 0).key()));
+                prop_assert_eq!(found, model.contains_key(&name).then(|| key(&routed(name, 0))));
             }
             let names = model.keys().filter(|&name| name % 2 == 0).count();
             prop_assert_eq!(table.tracked().len(), names);
@@ -161,14 +167,15 @@ fn only_undecided_flows_are_pushed_out_and_of_those_the_least() {
 /// each, at most 16).
 #[test]
 fn flows_are_small() {
-    assert!(size_of::<Flow>() <= 160, "{}", size_of::<Flow>());
+    assert_eq!(size_of::<Flow>(), 64);
+    assert!(size_of::<Details>() <= 96, "{}", size_of::<Details>());
     assert!(size_of::<Tracked>() <= 440, "{}", size_of::<Tracked>());
 }
 
 #[test]
 fn every_undecided_flow_is_looked_at_within_some_seconds() {
     let mut table = Table::new(KeyMode::FiveTuple);
-    let slots: Vec<u32> = (0..1000).map(|name| add(&mut table, name, Pool::Undecided, 1, 0)).collect();
+    let slots: Vec<u32> = (0..1000).map(|name| add(&mut table, name, Pool::Undecided, 1, -90 * SECOND)).collect();
     let (mut seen, mut most) = (Vec::new(), 0);
     for second in 1..=SWEEP_SECONDS as i64 {
         let before = seen.len();
@@ -186,14 +193,23 @@ fn packets_beyond_32_bits_are_counted_once_a_fingerprint_keeps_state() {
     let mut table = Table::new(KeyMode::FiveTuple);
     let (undecided, recognised) =
         (add(&mut table, 1, Pool::Undecided, 1, 0), add(&mut table, 2, Pool::Recognised, 1, 0));
-    for slot in [undecided, recognised] {
+    let reply = |name: u16| {
+        let packet = routed(name, 0).packet;
+        let ports = (packet.destination_port, packet.source_port);
+        let mut routed =
+            Routed { packet: Packet { source_port: ports.0, destination_port: ports.1, ..packet }, ..routed(name, 0) };
+        routed.route(KeyMode::FiveTuple);
+        routed
+    };
+    for (name, slot) in [(1, undecided), (2, recognised)] {
         for _ in 0..3 {
-            assert!(!table.flow_mut(slot).count(0, u32::MAX, 1));
+            assert!(!table.count(slot, &routed(name, 0), u64::from(u32::MAX), 3 << 31));
         }
-        assert!(table.flow_mut(slot).count(1, 7, 1));
+        assert!(table.count(slot, &reply(name), 7, 1));
+        assert_eq!(table.octets(slot), [1 + 9 * (1 << 31), 1]);
     }
-    assert_eq!(table.flow(undecided).packets(), [u64::from(u32::MAX), 7]);
-    assert_eq!(table.flow(recognised).packets(), [1 + 3 * u64::from(u32::MAX), 7]);
+    assert_eq!(table.packets(undecided), [u64::from(u32::MAX), 7]);
+    assert_eq!(table.packets(recognised), [1 + 3 * u64::from(u32::MAX), 7]);
 }
 
 #[test]
@@ -203,7 +219,7 @@ fn flows_that_differ_in_one_thing_are_apart() {
         let plain = routed(7, 1).packet;
         let packets = [
             plain,
-            Packet { transport: Transport::Tcp, ..plain },
+            Packet { transport: crate::decode::Transport::Tcp, ..plain },
             Packet { ip_version: 6, ..plain },
             Packet { destination_port: 10, ..plain },
             Packet { source: [1; 16], ..plain },
@@ -225,7 +241,82 @@ fn flows_that_differ_in_one_thing_are_apart() {
         let tagged = if mode == KeyMode::FiveTuple { 0 } else { 6 };
         assert_eq!(slots, [0, 1, 2, 3, 4, 5, tagged], "{mode:?}");
         assert!(all.iter().zip(&slots).all(|(routed, &slot)| table.is_at(slot, routed)));
-        assert_eq!(table.key(1), all[1].key());
+        assert_eq!(table.key(1), key(&all[1]));
         assert_eq!(table.layers(slots[0]), (Vlans(0), Path(0)));
     }
+}
+
+/// A segment of one stream.
+fn segment(from_low: bool, flags: u8, length: u32, time: i64, now: i64) -> Routed {
+    let (low, high) = ([1; 16], [2; 16]);
+    let (source, destination) = if from_low { (low, high) } else { (high, low) };
+    let packet = Packet {
+        source,
+        destination,
+        ip_version: 6,
+        transport: crate::decode::Transport::Tcp,
+        tcp_flags: flags,
+        payload_length: length,
+        ip_length: length + 60,
+        ..Packet::default()
+    };
+    let mut routed = Routed { packet, number: 1, time, now, ..Routed::default() };
+    routed.route(KeyMode::FiveTuple);
+    routed
+}
+
+proptest! {
+    /// Segments that pass leave what those leave that are looked at one by one.
+    #[test]
+    fn what_passes_is_counted_as_what_does_not(
+        steps in proptest::collection::vec(
+            (any::<bool>(), prop_oneof![4 => Just(16_u8), 1 => Just(1)], 0_u32..1500, 0_i64..90, -2_i64..2),
+            1..60,
+        ),
+    ) {
+        let mut table = Table::new(KeyMode::FiveTuple);
+        let mut now = 1_000;
+        let slot = table.insert(&segment(true, 2, 0, now * SECOND, now * SECOND)).expect("a slot");
+        let (mut packets, mut octets, mut end) = ([0_u64; 2], [0_u64; 2], now * SECOND);
+        let mut looked = [0_u8; 2];
+        for (from_low, flags, length, wait, late) in steps {
+            now += wait;
+            let routed = segment(from_low, flags, length, (now - late) * SECOND, now * SECOND);
+            let own = usize::from(!from_low);
+            let (place, seen) = (table.guess(routed.hash), table.flow(slot).seen);
+            if table.pass(place, &routed) {
+                prop_assert!(flags & 7 == 0 && late == 0 && now * SECOND - seen <= SHORTEST_TIMEOUT);
+                prop_assert!(length == 0 || looked[own] > 3);
+            } else {
+                table.count(slot, &routed, 1, u64::from(routed.packet.ip_length));
+                looked[own] = looked[own].saturating_add(u8::from(length > 0));
+                table.whole_mut(slot).1.track = Track::Stream(Segments { looked, ..Segments::default() });
+                table.settle(slot, 3);
+            }
+            packets[own] += 1;
+            octets[own] += u64::from(routed.packet.ip_length);
+            end = end.max(routed.time);
+            prop_assert_eq!((table.packets(slot), table.octets(slot), table.end(slot)), (packets, octets, end));
+            prop_assert_eq!(table.flow(slot).seen, now * SECOND);
+        }
+    }
+}
+
+#[test]
+fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_wants_it() {
+    let mut table = Table::new(KeyMode::FiveTuple);
+    let routed = |flags, length| segment(true, flags, length, SECOND, SECOND);
+    let slot = table.insert(&routed(2, 0)).expect("a slot");
+    let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed.hash), routed);
+    assert!(!passes(&mut table, &routed(16, 0)), "nothing is known yet");
+    table.settle(slot, 3);
+    assert!(passes(&mut table, &routed(16, 0)) && !passes(&mut table, &routed(16, 5)));
+    table.whole_mut(slot).1.track = Track::Stream(Segments { looked: [4, 0], ..Segments::default() });
+    table.settle(slot, 3);
+    assert!(passes(&mut table, &routed(16, 5)) && !passes(&mut table, &segment(false, 16, 5, SECOND, SECOND)));
+    assert!([1, 2, 4].iter().all(|&ends| !passes(&mut table, &routed(ends, 5))));
+    assert!(!passes(&mut table, &segment(true, 16, 5, 0, SECOND)), "it came late");
+    table.flow_mut(slot).note_closing(1);
+    table.settle(slot, 3);
+    assert!(!passes(&mut table, &routed(16, 5)), "one end has closed it");
 }
