@@ -173,7 +173,7 @@ def test_all_kinds_of_flows_are_in_the_capture(capture: Path) -> None:
     assert {event["ip_v"] for event in told} == {4, 6}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.none() | REGISTERS,
     POLICIES,

@@ -98,7 +98,7 @@ def test_time_decides() -> None:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_every_covering_entry_is_named_and_no_other(data: st.DataObject) -> None:
     """Against a plain scan over all rows."""

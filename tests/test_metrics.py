@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 from fake_engine import SECOND, T0, FakeEngine, Row, inputs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from laboratory import until
 from metric_table import page
@@ -345,7 +345,6 @@ def test_captures_that_cannot_be_read(tmp_path: Path) -> None:
     assert total(found, "captures_total", outcome="unreadable") == 1
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(min_size=1, max_size=90), min_size=1, max_size=40), st.sampled_from([1, 101, 113, 276])
 )

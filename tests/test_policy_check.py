@@ -224,7 +224,7 @@ CONDITIONS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(CONDITIONS, min_size=1, max_size=4))
 def test_a_rule_that_is_said_never_to_decide_never_does(rules: list[Rule]) -> None:
     """Every combination of some flows is judged; what is said to be out of reach must not turn up."""

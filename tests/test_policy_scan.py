@@ -149,7 +149,7 @@ def questions(draw: st.DrawFn) -> tuple[FlowFacts, int]:
     return facts, draw(st.just(end_ns) | TIMES)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(REGISTERS, POLICIES, st.lists(questions(), min_size=1, max_size=12))
 @example(
     Register.build([], source="", serial=1, issued_at_ns=0, next_update_ns=2 * START, first_record_ns=0),
@@ -184,7 +184,7 @@ def test_the_judge_agrees_with_a_plain_scan(
         assert judged.why.endswith(".")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(REGISTERS, REGISTERS, POLICIES, st.lists(questions(), min_size=1, max_size=8))
 def test_what_was_remembered_of_one_register_says_nothing_about_another(
     first: Register, second: Register, policy: Policy, asked: list[tuple[FlowFacts, int]]

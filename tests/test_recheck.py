@@ -168,7 +168,7 @@ def test_cases_beyond_the_limit_are_counted_and_their_flows_corrected(tmp_path: 
     assert found[-1]["stats"]["counters"]["corrections.flows_of_cases_not_followed"] == 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_it_says_what_a_replay_against_the_new_register_would_have_said(data: st.DataObject) -> None:
     """An oracle: replay with one register and recheck with another, or replay with the other at once."""

@@ -321,7 +321,7 @@ FEEDS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(FEEDS, st.booleans(), st.sampled_from("ab"), st.sets(st.sampled_from(["R-1", "R-2"]))),

@@ -521,7 +521,7 @@ def sets_of_rows(draw: st.DrawFn) -> list[Entry]:
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sets_of_rows())
 def test_what_is_exported_is_the_same_register_when_it_is_read(rows: list[Entry]) -> None:
     with tempfile.TemporaryDirectory() as folder:
