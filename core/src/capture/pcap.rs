@@ -93,44 +93,69 @@ impl Format for Pcap {
                 return Ok(Parsed { consumed: 0, wanted: FILE_HEADER, what: "a pcap file header" });
             }
         };
-        let (order, unit) = (self.order, self.unit);
-        let wanted = loop {
-            let rest = &data[at..];
-            let Some((bytes, rest)) = rest.split_first_chunk::<RECORD_HEADER>() else {
-                break RECORD_HEADER;
-            };
-            let [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, o0, o1, o2, o3] = *bytes;
-            let words = [[s0, s1, s2, s3], [f0, f1, f2, f3], [c0, c1, c2, c3], [o0, o1, o2, o3]];
-            let [seconds, subsecond, first, second] = match order {
-                ByteOrder::Little => words.map(u32::from_le_bytes),
-                ByteOrder::Big => words.map(u32::from_be_bytes),
-            };
-            let (captured, original) = match header.lengths {
-                Lengths::CapturedFirst => (first, second),
-                Lengths::OriginalFirst => (second, first),
-                Lengths::LowerIsCaptured => (first.min(second), first.max(second)),
-            };
-            if captured > header.limit {
-                return Err(CaptureError::malformed(
-                    offset + at as u64,
-                    format!("a record of {captured} captured bytes"),
-                    format!("at most {}", header.limit),
-                ));
+        // One loop for what nearly all files are, without a question about their kind for each record.
+        let parsed = match (self.order, header.lengths) {
+            (ByteOrder::Little, Lengths::CapturedFirst) => {
+                records(data, at, self.unit, header, |words| words.map(u32::from_le_bytes), frames)
             }
-            if rest.len() < captured as usize {
-                break RECORD_HEADER + captured as usize;
+            (order, lengths) => {
+                let read = |words: [[u8; 4]; 4]| {
+                    let [seconds, subsecond, first, second] = words.map(|word| order.u32(word));
+                    let (captured, original) = match lengths {
+                        Lengths::CapturedFirst => (first, second),
+                        Lengths::OriginalFirst => (second, first),
+                        Lengths::LowerIsCaptured => (first.min(second), first.max(second)),
+                    };
+                    [seconds, subsecond, captured, original]
+                };
+                records(data, at, self.unit, header, read, frames)
             }
-            // A subsecond field of more than a second is carried over, as every reader does.
-            at += RECORD_HEADER;
-            frames.push(FrameRef {
-                time: i64::from(seconds) * 1_000_000_000 + i64::from(subsecond) * unit,
-                offset: at as u32,
-                captured,
-                original: original.max(captured),
-                linktype: header.linktype,
-            });
-            at += captured as usize;
         };
-        Ok(Parsed { consumed: at, wanted, what: "a record" })
+        let (consumed, wanted) = parsed.map_err(|(at, captured)| {
+            CaptureError::malformed(
+                offset + at as u64,
+                format!("a record of {captured} captured bytes"),
+                format!("at most {}", header.limit),
+            )
+        })?;
+        Ok(Parsed { consumed, wanted, what: "a record" })
+    }
+}
+
+/// Puts whole records from `at` on into `frames`; where the next one begins, and its length as far as it is known. Fails where
+/// one claims more captured bytes than are believed, and with how many.
+#[inline(always)]
+fn records(
+    data: &[u8],
+    mut at: usize,
+    unit: i64,
+    header: Header,
+    read: impl Fn([[u8; 4]; 4]) -> [u32; 4],
+    frames: &mut Vec<FrameRef>,
+) -> Result<(usize, usize), (usize, u32)> {
+    let mut rest = data.get(at..).unwrap_or_default();
+    loop {
+        let Some((bytes, behind)) = rest.split_first_chunk::<RECORD_HEADER>() else {
+            return Ok((at, RECORD_HEADER));
+        };
+        let [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, o0, o1, o2, o3] = *bytes;
+        let words = [[s0, s1, s2, s3], [f0, f1, f2, f3], [c0, c1, c2, c3], [o0, o1, o2, o3]];
+        let [seconds, subsecond, captured, original] = read(words);
+        if captured > header.limit {
+            return Err((at, captured));
+        }
+        let Some((_, next)) = behind.split_at_checked(captured as usize) else {
+            return Ok((at, RECORD_HEADER + captured as usize));
+        };
+        rest = next;
+        frames.push(FrameRef {
+            // A subsecond field of more than a second is carried over, as every reader does.
+            time: i64::from(seconds) * 1_000_000_000 + i64::from(subsecond) * unit,
+            offset: (at + RECORD_HEADER) as u32,
+            captured,
+            original: original.max(captured),
+            linktype: header.linktype,
+        });
+        at += RECORD_HEADER + captured as usize;
     }
 }

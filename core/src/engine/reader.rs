@@ -138,9 +138,15 @@ impl Reader {
     fn count(&mut self, batch: &Batch) {
         let frames = batch.frames.frames();
         self.counters.frames += frames.len() as u64;
-        // What a record claims beyond any frame there is stays out of the sum.
-        let octets = |frame: &FrameRef| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured));
-        self.counters.bytes += frames.iter().map(octets).sum::<u64>();
+        let (sum, longest) = frames.iter().fold((0_u64, 0), |(sum, longest), frame| {
+            (sum.wrapping_add(u64::from(frame.original)), frame.original.max(longest))
+        });
+        self.counters.bytes += if longest <= LARGEST_FRAME {
+            sum
+        } else {
+            // What a record claims beyond any frame there is stays out of the sum.
+            frames.iter().map(|frame| u64::from(frame.original.min(LARGEST_FRAME).max(frame.captured))).sum::<u64>()
+        };
         let Some(&FrameRef { linktype: first, .. }) = frames.first() else { return };
         // Nearly always the same in all of them.
         let is_one = frames.iter().fold(true, |is_one, frame| is_one & (frame.linktype == first));
@@ -172,25 +178,34 @@ impl Reader {
     /// Runs the clock over the frames.
     fn run_clock(&mut self, batch: &mut Batch) {
         let Batch { frames, clock, ticks, .. } = batch;
+        let first = self.number + 1;
+        // Most packets come a little after the one before, in the same second: for these the clock is told once.
         let is_filtered = !self.filter.is_empty();
-        let mut number = self.number;
-        clock.extend(frames.frames().iter().map(|frame| {
-            number += 1;
+        let mut now = self.clock.now();
+        let mut steady = !is_filtered && self.has_ticked && now >= self.second;
+        clock.extend((first..).zip(frames.frames()).map(|(number, frame)| {
+            if steady & (frame.time > now) & (frame.time < self.next_second) {
+                now = frame.time;
+                return now;
+            }
+            self.clock.step(now);
             if is_filtered && !self.filter.selects(frames.bytes(frame), frame) {
                 self.counters.filtered += 1;
-                return self.clock.now();
+                return now;
             }
             let has_moved = self.clock.step(frame.time) || self.observe_other(frames, frame);
-            let now = self.clock.now();
+            now = self.clock.now();
             if has_moved && !(self.has_ticked && (self.second..self.next_second).contains(&now)) {
                 self.has_ticked = true;
                 self.second = now.div_euclid(SECOND).saturating_mul(SECOND);
                 self.next_second = self.second.saturating_add(SECOND);
                 ticks.push(self.tick(number, now));
             }
+            steady = !is_filtered && self.has_ticked && now >= self.second;
             now
         }));
-        self.number = number;
+        self.clock.step(now);
+        self.number += frames.frames().len() as u64;
     }
 
     /// A frame that does not move the clock by a little; whether it does.
