@@ -412,28 +412,30 @@ impl Flows {
 
     /// Room for one more.
     fn push(&mut self) -> u32 {
-        if self.used == self.chunks.len() * CHUNK {
-            self.chunks.push(Chunk::new());
+        let slot = self.used as u32;
+        match self.get_mut(slot) {
+            Some(flow) => *flow = Flow::EMPTY,
+            None => self.chunks.push(Chunk::new()),
         }
         self.used += 1;
-        (self.used - 1) as u32
+        slot
     }
 
     /// Slots in use, in order.
     fn all(&self) -> impl Iterator<Item = (u32, &Flow)> {
-        (0..).zip(self.chunks.iter().flat_map(|chunk| chunk.flows.iter())).filter(|(_, flow)| flow.is_used())
+        let flows = self.chunks.iter().flat_map(|chunk| chunk.flows.iter());
+        (0..self.used as u32).zip(flows).filter(|(_, flow)| flow.is_used())
     }
 
-    /// Forgets all and keeps the memory.
+    /// Forgets all and keeps the memory: what is in it goes when there is something else.
     fn clear(&mut self) {
-        for chunk in self.chunks.iter_mut().take(self.used.div_ceil(CHUNK)) {
-            for (flow, details) in chunk.flows.iter_mut().zip(&mut chunk.details) {
-                *flow = Flow::EMPTY;
+        for slot in 0..std::mem::take(&mut self.used) as u32 {
+            if let Some((flow, details)) = self.whole_mut(slot)
+                && flow.is_tracked()
+            {
                 details.tracked = None;
-                details.track = Track::NONE;
             }
         }
-        self.used = 0;
     }
 }
 
@@ -455,6 +457,8 @@ pub struct Table {
 
 /// Every flow is looked at once in so many seconds.
 const SWEEP_SECONDS: usize = 32;
+/// Flows that are asked for ahead meanwhile.
+const SWEEP_AHEAD: u32 = 8;
 
 impl Table {
     /// An empty table.
@@ -574,7 +578,8 @@ impl Table {
 
     /// The flow in a slot that may have been given back, or never have been one.
     pub fn get_mut(&mut self, slot: u32) -> Option<(&mut Flow, &mut Details)> {
-        self.flows.whole_mut(slot).filter(|(flow, _)| flow.is_used())
+        let is_there = (slot as usize) < self.flows.len();
+        self.flows.whole_mut(slot).filter(|(flow, _)| is_there && flow.is_used())
     }
 
     /// What fingerprints keep of the flow in a slot.
@@ -731,6 +736,7 @@ impl Table {
         self.wheel.advance(&mut self.flows, now, due);
         for _ in 0..self.flows.len().div_ceil(SWEEP_SECONDS) {
             self.broom = if self.broom + 1 < self.flows.len() { self.broom + 1 } else { 0 };
+            prefetch(self.flows.get(self.broom as u32 + SWEEP_AHEAD));
             let flow = self.flow(self.broom as u32);
             if flow.is_used() && flow.pool() == Pool::Undecided && now > flow.undecided_deadline() {
                 due.push(self.broom as u32);
