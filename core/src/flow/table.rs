@@ -208,7 +208,7 @@ impl Details {
 const QUIET: u8 = 0x10;
 /// The same for any segment of a direction, unless it opens or closes.
 const SETTLED: [u8; 2] = [0x20, 0x40];
-/// Which of these a segment wants to be nothing but one more: by whether it has a payload, and its direction.
+/// [`Flow::wanted`], by whether there is a payload, and the direction.
 const WANTED: [u8; 4] = [QUIET, QUIET, SETTLED[0], SETTLED[1]];
 /// Of [`Flow`]'s state: TCP's FIN by direction (bits 0 and 1), RST (bit 2), its end has been scheduled (bit 3).
 const CLOSING: u8 = 0x0f;
@@ -327,12 +327,17 @@ impl Flow {
         usize::from(routed.from_low != self.first_is_low())
     }
 
+    /// Of [`QUIET`] and [`SETTLED`], what a segment wants to be nothing but one more.
+    #[inline(always)]
+    fn wanted(&self, routed: &Routed) -> u8 {
+        WANTED[usize::from(routed.packet.payload_length != 0) << 1 | self.direction(routed) & 1]
+    }
+
     /// Counts a packet that is nothing but one more. False when it may be more than that, and nothing was done.
     #[inline]
     fn pass(&mut self, routed: &Routed) -> bool {
         let packet = &routed.packet;
-        let own = self.direction(routed);
-        let wanted = WANTED[usize::from(packet.payload_length != 0) << 1 | own & 1];
+        let (own, wanted) = (self.direction(routed), self.wanted(routed));
         let is_idle = routed.now.wrapping_sub(self.seen) as u64 > SHORTEST_TIMEOUT as u64;
         // One question instead of five, whose answers nobody could predict.
         if (self.kind & wanted == 0)
@@ -501,7 +506,7 @@ impl Table {
     pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
         let slot = hint.guess.slot();
         if let Some(flow) = self.flows.get(slot) {
-            let passes = (flow.kind & !KIND != 0) & (routed.packet.tcp_flags & ENDS == 0);
+            let passes = (flow.kind & flow.wanted(routed) != 0) & (routed.packet.tcp_flags & ENDS == 0);
             if let Some(details) = self.flows.details(select_unpredictable(passes, 0, slot)) {
                 details.prefetch();
             }
@@ -697,6 +702,12 @@ impl Table {
         (details.start, details.end, details.first_number) = (routed.time, routed.time, routed.number);
         details.octets = [0; 2];
         details.track = if key.is_stream() { Track::Stream(Segments::default()) } else { Track::NONE };
+        // Room for the next one.
+        let next = self.free.last().copied().unwrap_or(self.flows.len() as u32);
+        prefetch(self.flows.get(next));
+        if let Some(details) = self.flows.details(next) {
+            details.prefetch();
+        }
         Some(slot)
     }
 
