@@ -11,8 +11,8 @@ use crate::decode::{self, Decoded, Peel};
 use crate::flow::shard::Routed;
 use crate::flow::{KeyMode, PacketClock, SEED, hash_bytes, mix};
 
-/// No link has longer frames; segmentation offload makes 65,535.
-const LARGEST_FRAME: u32 = 262_144;
+/// No link has longer frames; segmentation offload makes 65,535. A power of two.
+const LARGEST_FRAME: u32 = 1 << 18;
 /// Bytes of a capture's first frame that go into its name in flow ids.
 const NAMING_BYTES: usize = 256;
 
@@ -138,10 +138,10 @@ impl Reader {
     fn count(&mut self, batch: &Batch) {
         let frames = batch.frames.frames();
         self.counters.frames += frames.len() as u64;
-        let (sum, longest) = frames.iter().fold((0_u64, 0), |(sum, longest), frame| {
-            (sum.wrapping_add(u64::from(frame.original)), frame.original.max(longest))
+        let (sum, bits) = frames.iter().fold((0_u64, 0), |(sum, bits), frame| {
+            (sum.wrapping_add(u64::from(frame.original)), bits | frame.original)
         });
-        self.counters.bytes += if longest <= LARGEST_FRAME {
+        self.counters.bytes += if bits < LARGEST_FRAME {
             sum
         } else {
             // What a record claims beyond any frame there is stays out of the sum.

@@ -8,6 +8,8 @@
 //! can (linear probing); one that goes is filled by those behind it, so nothing has to be swept, and their distances say
 //! without a look at their flows how far they may move up. The few that lie further than that can tell are asked for.
 
+use std::hint::select_unpredictable;
+
 use super::prefetch::prefetch;
 
 /// No entry.
@@ -74,7 +76,7 @@ impl Index {
         };
         let choose = |chosen, &entry: &u32| if (entry ^ tag) & TAG == 0 { entry & SLOTS } else { chosen };
         let is_free = window.iter().fold(false, |is_free, &entry| is_free | (entry == FREE));
-        Guess(window.iter().rev().fold(if is_free { NOWHERE } else { UNKNOWN }, choose))
+        Guess(window.iter().rev().fold(select_unpredictable(is_free, NOWHERE, UNKNOWN), choose))
     }
 
     /// The slot of a hash for which `is_it` holds.
@@ -135,6 +137,11 @@ impl Index {
         let mask = self.entries.len() - 1;
         let home = hash as usize & mask;
         let mut at = home;
+        if let Some(window) = self.entries.get(home..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
+            // The first free one, or the one behind.
+            let free = window.iter().rev().fold(0_u32, |free, &entry| free << 1 | u32::from(entry == FREE));
+            at = (home + (free | 1 << WINDOW).trailing_zeros() as usize) & mask;
+        }
         while self.entries[at] != FREE {
             at = (at + 1) & mask;
         }

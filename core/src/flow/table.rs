@@ -394,6 +394,12 @@ impl Flows {
         self.used
     }
 
+    /// This slot, or the first one if it is none: which packets begin a flow nobody could predict.
+    #[inline(always)]
+    fn clamp(&self, slot: u32) -> u32 {
+        select_unpredictable((slot as usize) < self.used, slot, 0)
+    }
+
     #[inline(always)]
     fn get(&self, slot: u32) -> Option<&Flow> {
         self.chunks.get(slot as usize / CHUNK).map(|chunk| &chunk.flows[slot as usize % CHUNK])
@@ -497,14 +503,14 @@ impl Table {
     #[inline(always)]
     pub fn guess(&self, hash: u64) -> Hint {
         let guess = self.index.guess(hash);
-        prefetch(self.flows.get(guess.slot()));
+        prefetch(self.flows.get(self.flows.clamp(guess.slot())));
         Hint { guess, epoch: self.epoch }
     }
 
     /// Asks for the rest of a flow, if it will most likely be needed.
     #[inline(always)]
     pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
-        let slot = hint.guess.slot();
+        let slot = self.flows.clamp(hint.guess.slot());
         if let Some(flow) = self.flows.get(slot) {
             let passes = (flow.kind & flow.wanted(routed) != 0) & (routed.packet.tcp_flags & ENDS == 0);
             if let Some(details) = self.flows.details(select_unpredictable(passes, 0, slot)) {
@@ -629,12 +635,10 @@ impl Table {
         let (flow, details) = self.whole_mut(slot);
         // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
         let own = flow.direction(routed) & 1;
-        if flow.kind & QUIET != 0 {
-            details.end = flow.seen;
-            // Until it is settled again.
-            flow.kind &= KIND;
-        }
-        details.end = details.end.max(routed.time);
+        let end = select_unpredictable(flow.kind & QUIET != 0, flow.seen, details.end);
+        details.end = end.max(routed.time);
+        // Until it is settled again.
+        flow.kind &= KIND;
         flow.seen = routed.now;
         let sum = u64::from(flow.octets[own]) + octets;
         flow.octets[own] = sum as u32;
