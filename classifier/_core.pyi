@@ -5,7 +5,7 @@ nanoseconds since 1970-01-01T00:00Z, addresses are packed bytes (4 or 16) in net
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "CONFIDENCES",
@@ -18,16 +18,24 @@ __all__ = [
     "PROTOCOLS",
     "REPORTS",
     "RULED_OUT",
+    "RUNS_NS",
     "TRANSPORTS",
     "UNDECODED",
     "VARIANTS",
+    "Answer",
+    "Attempts",
     "CaptureError",
+    "Cases",
     "Classes",
+    "Ends",
     "Engine",
     "EvidenceKind",
+    "FirstSeen",
     "FlowBatch",
     "Interface",
+    "Lines",
     "PrefixMap",
+    "Reporter",
     "version",
 ]
 
@@ -98,11 +106,14 @@ class CaptureError(Exception):
     found: str
     expected: str
 
+RUNS_NS: int
+"""So long after its last packet, a flow may be over."""
+
 HOLES: dict[str, bytes]
-"""What `FlowBatch.event_lines` fills in where these bytes, which JSON text never has, stand in `policy`: the
+"""What `Reporter` fills in where these bytes, which JSON text never has, stand in what it was told: the
 address of the "source" and the "destination"; what stands for them as a subject ("source_subject",
 "destination_subject": the address for IPv4, its /64 for IPv6); the id of the case whose subject they are
-("source_case", "destination_case")."""
+("source_case", "destination_case"); when that case was first "seen"."""
 
 @final
 class PrefixMap:
@@ -145,31 +156,11 @@ class FlowBatch:
     workers; where one batch ends and the next begins carries no meaning.
     """
 
+    def __new__(cls, rows: Sequence[dict[str, Any]]) -> FlowBatch:
+        """Rows that were written down, each with all columns but `community_id`, `oneway` and those that
+        say the same as another; `bits` of evidence are those of its kind. KeyError, TypeError or ValueError
+        for what no column has."""
     def __len__(self) -> int: ...
-    def parts(self, size: int) -> list[FlowBatch]:
-        """The same rows in batches of at most `size`, at least 1, for who wants few of them at once."""
-    def row(self, row: int) -> FlowBatch:
-        """One row, by its place in this batch, as a batch of its own. IndexError when it is not there."""
-    def of_ends(self, classes: Classes) -> list[bytes]:
-        """For each row a short key: alike for rows of the same protocol whose ends and destination port
-        compare alike, and that are alike in being joined mid-flow and in `via_proxy`."""
-    def of_state(self, classes: Classes) -> list[bytes]:
-        """The same for rows alike in `report`, `confidence`, `phase`, and in which packets and durations they
-        have reached and whether they began too early."""
-    def event_lines(
-        self,
-        rows: Sequence[int],
-        heads: Sequence[bytes],
-        policies: Sequence[tuple[bytes, ...]],
-        capture: bytes,
-        tail: bytes,
-    ) -> tuple[bytes, list[int]]:
-        """Event lines (`events.VpnEvent`, each with a newline) one behind the other, and where each ends.
-
-        `rows` are places in this batch, with a head and a policy for each. All is JSON of what the core does
-        not know, taken as it is: a policy is a value, in pieces, with `HOLES`; the others are members without
-        their braces. The head stands behind `timestamp`, `capture` behind `community_id`, `tail` behind
-        `flow`. IndexError for a row that is not there."""
     @property
     def report(self) -> list[str]:
         """ "recognised": first report of the flow; "changed": confidence, phase or variant changed;
@@ -265,6 +256,204 @@ class FlowBatch:
     @property
     def end_reason(self) -> list[str | None]:
         """One of `END_REASONS` in an "ended" report, else None."""
+
+_Summary = tuple[int, str, str, int, int, int, int, bool, int | None]
+"""See `attempts.Summary`."""
+
+@final
+class Attempts:
+    """Which attempts are announced one by one, and which are counted for a summary: so many per prefix
+    (/24, /48) and minute, and in all. `summaries` of prefixes are given a minute at most, `prefixes` are
+    held at once, and `destinations` counted of each."""
+
+    def __new__(
+        cls,
+        *,
+        per_prefix: int = 10,
+        overall: int = 1_000,
+        summaries: int = 1_000,
+        prefixes: int = 4_096,
+        destinations: int = 32,
+    ) -> Attempts: ...
+    def admit(self, source: bytes, destination: bytes, protocol: str, time_ns: int) -> bool:
+        """Whether to announce this attempt; it is counted for a summary if not."""
+    def due(self, time_ns: int) -> list[_Summary]:
+        """Summaries of the windows that have ended by now, each with the time of its end."""
+    def drain(self, time_ns: int) -> list[_Summary]:
+        """Summaries of all windows: the capture has ended."""
+    @property
+    def due_ns(self) -> int:
+        """Before that, `due` has nothing to give."""
+    @property
+    def summarised(self) -> int:
+        """Attempts counted instead of announced."""
+    @property
+    def evicted(self) -> int:
+        """Windows that ended early because too many prefixes were active."""
+
+@final
+class Cases:
+    """The cases flagged in the last 24 hours; the longest known goes when there are more than `limit`."""
+
+    def __new__(cls, limit: int = 131_072) -> Cases: ...
+    def first(self, subject: bytes, remote: bytes, protocol: str, time_ns: int) -> bool:
+        """Whether this flag is the first of its case in 24 hours; it is remembered if so."""
+    def clear(self) -> None:
+        """Forget them all: another capture begins, with a clock of its own."""
+    @property
+    def evicted(self) -> int:
+        """Cases pushed out while still in their 24 hours: their next flag says `first` again."""
+
+@final
+class FirstSeen:
+    """When each case was first seen; of more than `limit`, the one not met for longest is forgotten."""
+
+    def __new__(cls, limit: int = 131_072) -> FirstSeen: ...
+    def since(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
+        """The start of the earliest flow of the case; this one, which began at `start_ns`, included."""
+    def clear(self) -> None:
+        """Forget them all: another capture begins."""
+    @property
+    def evicted(self) -> int:
+        """Cases forgotten: they count as seen for the first time again."""
+
+@final
+class Ends:
+    """What holds for all rows whose ends are alike (`Classes`), from one instant until another: `entries`
+    behind a judgement, as JSON; whether it matters when their case was first seen; whether the subject is
+    the destination; and a number for what the policy compares."""
+
+    def __new__(
+        cls,
+        *,
+        from_ns: int,
+        until_ns: int,
+        entries: bytes,
+        asks_seen: bool,
+        subject_answers: bool,
+        grounds: int,
+    ) -> Ends: ...
+
+@final
+class Answer:
+    """What is said of all flows with the same grounds in the same state of which the same was said before,
+    from one instant until another.
+
+    `event` is what it announces, None for nothing. `tag` stands for what is said now, `counted` is a number
+    to be given back. `flags`, and `newly_flagged`: it did not before; `turns`: something else was said
+    before. `reason` from 0 to 2 names the sentence. The judgement as JSON is `opening` (`opening_of_first`:
+    of the first flag of a case), entries, `middle`, the sentence, and `closing`; with `HOLES`. ValueError
+    for names and numbers that are none."""
+
+    def __new__(
+        cls,
+        *,
+        from_ns: int,
+        until_ns: int,
+        event: str | None,
+        tag: int,
+        flags: bool,
+        newly_flagged: bool,
+        turns: bool,
+        counted: int,
+        reason: int,
+        opening: bytes,
+        opening_of_first: bytes,
+        middle: bytes,
+        closing: bytes,
+    ) -> Answer: ...
+
+@final
+class Lines:
+    """Event lines one behind the other, and an item for each: see `events.VpnLines`."""
+
+    @property
+    def text(self) -> bytes: ...
+    @property
+    def ends(self) -> list[int]: ...
+    @property
+    def cases(self) -> list[int]: ...
+    @property
+    def flow_ids(self) -> list[int]: ...
+    @property
+    def ended(self) -> list[bool]: ...
+    @property
+    def counted(self) -> list[int]:
+        """`counted` of each answer."""
+    @property
+    def first_ns(self) -> int:
+        """Time of the first event."""
+    @property
+    def latest_ns(self) -> int: ...
+
+@final
+class Reporter:
+    """Turns batches into event lines (`events.VpnEvent`), by what it was answered before about rows that
+    are alike.
+
+    `heads` are the members of a line between `timestamp` and `flow_id` for each kind of event, `tail` those
+    behind `flow`, as JSON without braces. `as_of_ns`: judge by this time instead of the packets'. `counts`:
+    gather what `counts` gives."""
+
+    def __new__(
+        cls, *, heads: dict[str, bytes], tail: bytes, as_of_ns: int | None = None, counts: bool = False
+    ) -> Reporter: ...
+    def adopt(self, classes: Classes, waits_from_ns: int) -> None:
+        """Another register or policy judges from here on: no answer holds any more. First seen from
+        `waits_from_ns` on, a case waits for the next register."""
+    def begin(self, batch: FlowBatch, capture: bytes) -> None:
+        """Take a batch; `capture` are the members of its lines that name where it comes from."""
+    def go_on(self) -> str:
+        """Look at rows until "done" (with the batch), or lines are to be taken ("full"; "summaries":
+        `summaries` comes behind them), or there is a "question"."""
+    def question(
+        self,
+    ) -> tuple[
+        tuple[bytes, bytes, int | None, str, str, str, bool, int, int, int, int],
+        str,
+        int,
+        int,
+        list[bool] | None,
+    ]:
+        """The row that needs an answer, as `answers.Row`; its report; the tag of what was said before; the
+        time of judgement; which reasons are known of its ends, None when nothing is. RuntimeError when
+        nothing is asked."""
+    def learn(self, ends: Ends | None, reason: bytes | None, answer: Answer, seen_ns: int) -> None:
+        """The answer, with what the question did not know: its ends, its reason (JSON text, with `HOLES`).
+        `seen_ns`: when the case was first seen. RuntimeError when that answers nothing."""
+    def lines(self) -> Lines | None:
+        """The lines written since the last time, if any."""
+    def summaries(self) -> list[_Summary]:
+        """Those that "summaries" announced."""
+    def counts(
+        self,
+    ) -> tuple[
+        list[tuple[str, bytes, int, int, int, bool]],
+        list[tuple[str, str]],
+        list[float],
+    ]:
+        """Since the last time: what was told (protocol, subject, time, tag before and now, first flag of a
+        case); protocol and confidence of attempts that were not; how many seconds one look-up in 64
+        took."""
+    def tags(self) -> tuple[list[int], list[int]]:
+        """What the batch was done with has for `Engine.set_tags`."""
+    def advance(self, time_ns: int) -> list[_Summary]:
+        """It is this time now, if it was not already: the summaries that are due."""
+    def end(self) -> list[_Summary]:
+        """The capture has ended: the summaries still open. Cases, rates and the clock begin anew."""
+    def first_seen(self, subject: bytes, remote: bytes, protocol: str, start_ns: int) -> int:
+        """`FirstSeen.since` of the capture."""
+    def size(self) -> tuple[int, int]:
+        """How much is kept: classes of ends, and answers."""
+    def forget(self) -> None:
+        """Forget all answers."""
+    def forget_tag(self, tag: int) -> None:
+        """It stands for nothing any more."""
+    def counters(self) -> dict[str, int]:
+        """ "attempts.summarised", "attempts.windows_evicted", "cases.evicted", "cases.first_seen_evicted"."""
+    @property
+    def clock_ns(self) -> int:
+        """Of the packets of the present capture, as far as rows have shown it."""
 
 @final
 class Interface:

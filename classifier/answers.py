@@ -1,8 +1,8 @@
-"""What register and policy say of flows, each answer kept for all flows that they cannot tell apart.
+"""What register and policy say of flows, put so that the core can give it of all that are alike.
 
-In: of a row of a batch, the classes that the core puts it into (`_core.Classes`), and what was said of the
-flow before. Out: what is said of it now, as the JSON of its event with holes where flows differ
-(`_core.HOLES`). `Policy.judge` is asked when no answer is kept, and it alone decides. Two things are kept:
+In: what `_core.Reporter` asks for, a row that it has no answer for, and what was said of the flow before.
+Out: what is said of it now, as the JSON of its event with holes where flows differ (`_core.HOLES`).
+`Policy.judge` is asked, and it alone decides. The core keeps two things (`core/src/reporter/answers.rs`):
 
     Ends      for each class of ends: the entries behind a judgement, as JSON, and the reason that names them
     Answer    for each class of what the policy compares (`Judgement.grounds`) and of the flow's state, and
@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Final, NamedTuple
 
 import orjson
@@ -30,16 +29,14 @@ from classifier.events import Counted, EntryItem, Was
 from classifier.policy import (
     ALWAYS,
     NOTHING_IN_FORCE,
-    FirstSeen,
     Judgement,
     Match,
     Policy,
     UnregisteredAfter,
-    time_text,
 )
 from classifier.register import Compiled, Register
 
-__all__ = ["Answer", "Answers", "Ends", "Row", "Said", "entry_items"]
+__all__ = ["Answers", "Row", "Said", "entry_items"]
 
 _MAX_ENTRIES: Final = 16
 _MAX_ENDS: Final = 32_768
@@ -49,15 +46,17 @@ _MAX_SAID: Final = 65_536
 _SOURCE: Final = "\ufdd0"
 _DESTINATION: Final = "\ufdd1"
 _SEEN: Final = "\ufdd2"
-_SEEN_BYTES: Final = _SEEN.encode()
 _HOLES: Final = (
     (_SOURCE.encode(), _core.HOLES["source"]),
     (_DESTINATION.encode(), _core.HOLES["destination"]),
+    (_SEEN.encode(), _core.HOLES["seen"]),
 )
+_LOOKED_UP, _TOO_OLD, _OVERDUE = range(3)
+"""Why it is the verdict that it is: what was looked up, the register's first record, its renewal."""
 
 
 class Row(NamedTuple):
-    """What judging a row of a `FlowBatch` needs; the fields are its columns."""
+    """What judging a row of a `FlowBatch` needs; the fields are its columns, as `_core.Reporter` asks."""
 
     source: bytes
     destination: bytes
@@ -70,11 +69,6 @@ class Row(NamedTuple):
     packets_to_client: int
     start_ns: int
     end_ns: int
-
-    @classmethod
-    def of(cls, batch: _core.FlowBatch) -> Row:
-        """The only row of a batch."""
-        return cls(*(getattr(batch, column)[0] for column in cls._fields))
 
 
 class Said(NamedTuple):
@@ -97,153 +91,75 @@ class Said(NamedTuple):
         return self.register_serial, self.policy_hash
 
 
-@dataclass(slots=True)
-class Ends:
-    """What is kept for a class of ends."""
-
-    from_ns: int
-    until_ns: int
-    entries: bytes
-    """Behind the judgement, as JSON."""
-    asks_seen: bool
-    """When a case was first seen matters."""
-    subject_answers: bool
-    """The subject is the destination."""
-    reasons: dict[str, bytes]
-    """Sentences, as JSON inside of its quotes, by `Answer.reason`."""
-    answers: dict[tuple[bytes, int, bool], Answer] = field(repr=False)
-    """By state, tag and whether the case waits for the next register; shared by all with the same grounds."""
-
-
-@dataclass(slots=True)
-class Answer:
-    """What is said of a flow; all but what its ends tell."""
-
-    from_ns: int
-    until_ns: int
-    event: str | None
-    """None: nothing is said."""
-    now: Said
-    tag: int
-    """That stands for it."""
-    newly_flagged: bool
-    turns: bool
-    """So is a flow of which something else was said."""
-    counted: Counted
-    reason: str
-    """Which of `Ends.reasons` is given."""
-    opening: bytes
-    opening_of_first: bytes
-    middle: bytes
-    closing: bytes
-    names_seen: bool
-    """The closing says when the case was first seen."""
-
-    def policy(self, ends: Ends, first: bool, seen_ns: int) -> tuple[bytes, ...]:
-        """The JSON of an `events.PolicyItem` in pieces, with holes."""
-        closing = self.closing
-        if self.names_seen:
-            closing = closing.replace(_SEEN_BYTES, time_text(seen_ns).encode())
-        opening = self.opening_of_first if first else self.opening
-        return opening, ends.entries, self.middle, ends.reasons[self.reason], closing
-
-
 class Answers:
     """The answers of one register and policy after the other; tags outlive both."""
 
     def __init__(
-        self, register: Register | None, policy: Policy, as_of_ns: int | None, first_seen: FirstSeen
+        self, register: Register | None, policy: Policy, as_of_ns: int | None, reporter: _core.Reporter
     ) -> None:
         self._as_of_ns = as_of_ns
-        self._first_seen = first_seen
+        self._reporter = reporter
         self.said: dict[int, Said] = {}
         """By tag, the oldest first."""
+        self.counted: list[Counted] = []
+        """By the number that the core has for each; they are few."""
         self._tags: dict[Said, int] = {}
         self._last_tag = 0
-        self._ends: dict[bytes, Ends] = {}  # by class; each holds for a time
-        self._grounds: dict[Hashable, dict[tuple[bytes, int, bool], Answer]] = {}
-        self._count = 0
+        self._grounds: dict[Hashable, int] = {}
+        self._numbers = count()
         self.adopt(register, policy)
 
     def adopt(self, register: Register | None, policy: Policy) -> None:
         """Answer by these from here on."""
         self._register = register
         self._policy = policy
-        self.classes = classes(register, policy, self._as_of_ns)
-        """Which rows get one answer."""
         self._instants = policy.own_instants(register)
         self._waits = register is not None and policy.unregistered_after is UnregisteredAfter.NEXT_REGISTER
-        # Of `Ends.asks_seen`: first seen from then on, a case waits for the next register.
-        self._waits_from_ns = ALWAYS[1] if register is None else policy.waits_from_ns(register)
-        self._forget()
+        self._grounds.clear()
+        self._reporter.adopt(
+            classes(register, policy, self._as_of_ns),
+            ALWAYS[1] if register is None else policy.waits_from_ns(register),
+        )
 
-    def of(
-        self,
-        batch: _core.FlowBatch,
-        place: int,
-        report: str,
-        protocol: str,
-        phase: str,
-        source: bytes,
-        destination: bytes,
-        start_ns: int,
-        tag: int,
-        ends_class: bytes,
-        state_class: bytes,
-        at_ns: int,
-    ) -> tuple[Ends, Answer, int]:
-        """What is said at this time of a row of a batch; beside it when its case was first seen."""
-        ends = self._ends.get(ends_class)
-        if ends is not None and ends.from_ns <= at_ns < ends.until_ns:
-            seen_ns, waits = start_ns, False
-            if ends.asks_seen:
-                if phase != "attempt":
-                    here, there = (destination, source) if ends.subject_answers else (source, destination)
-                    seen_ns = self._first_seen(here, there, protocol, start_ns)
-                waits = seen_ns >= self._waits_from_ns
-            answer = ends.answers.get((state_class, tag, waits))
-            if (
-                answer is not None
-                and answer.from_ns <= at_ns < answer.until_ns
-                and answer.reason in ends.reasons
-            ):
-                return ends, answer, seen_ns
-        return self._learn(Row.of(batch.row(place)), report, ends_class, state_class, tag, at_ns)
-
-    def _learn(
-        self, row: Row, report: str, ends_class: bytes, state_class: bytes, tag: int, at_ns: int
-    ) -> tuple[Ends, Answer, int]:
-        """Ask for a judgement and keep what it says."""
+    def learn(self) -> None:
+        """Answer what the core asks."""
+        kept_ends, kept_answers = self._reporter.size()
+        if kept_ends >= _MAX_ENDS or kept_answers >= _MAX_ANSWERS:
+            self._forget()
+        facts, report, tag, at_ns, known = self._reporter.question()
+        row = Row(*facts)
         if self._as_of_ns is not None:
             # As if the flow ended just then: its age is compared with the register's, too.
             row = row._replace(start_ns=at_ns - (row.end_ns - row.start_ns), end_ns=at_ns)
-        judgement = self._policy.judge(row, self._register, at_ns, self._first_seen)
-        if len(self._ends) >= _MAX_ENDS or self._count >= _MAX_ANSWERS:
-            self._forget()
-        ends = self._ends.get(ends_class)
-        if ends is None or not ends.from_ns <= at_ns < ends.until_ns:
-            ends = self._ends[ends_class] = Ends(
-                judgement.from_ns,
-                judgement.until_ns,
-                orjson.dumps(entry_items(judgement.entries)),
-                self._waits and judgement.looked_up in NOTHING_IN_FORCE,
-                judgement.subject == "destination",
-                {},
-                self._grounds.setdefault(judgement.grounds, {}),
+        judgement = self._policy.judge(row, self._register, at_ns, self._reporter.first_seen)
+        ends = None
+        if known is None:
+            ends = _core.Ends(
+                from_ns=judgement.from_ns,
+                until_ns=judgement.until_ns,
+                entries=orjson.dumps(entry_items(judgement.entries)),
+                asks_seen=self._waits and judgement.looked_up in NOTHING_IN_FORCE,
+                subject_answers=judgement.subject == "destination",
+                grounds=self._number(judgement.grounds),
             )
-        reason = "looked_up"
+        reason = _LOOKED_UP
         if judgement.verdict is not judgement.looked_up:
             first_record_ns = 0 if self._register is None else self._register.first_record_ns
-            reason = "too_old" if row.start_ns < first_record_ns else "overdue"
-        if reason not in ends.reasons:
-            ends.reasons[reason] = _text(judgement.reason(_SOURCE, _DESTINATION))
+            reason = _TOO_OLD if row.start_ns < first_record_ns else _OVERDUE
+        sentence = None
+        if known is None or not known[reason]:
+            sentence = _text(judgement.reason(_SOURCE, _DESTINATION))
         answer = self._answer(judgement, report, tag, reason, at_ns)
-        waits = ends.asks_seen and judgement.seen_ns >= self._waits_from_ns
-        self._count += (state_class, tag, waits) not in ends.answers
-        ends.answers[state_class, tag, waits] = answer
-        return ends, answer, judgement.seen_ns
+        self._reporter.learn(ends, sentence, answer, judgement.seen_ns)
 
-    def _answer(self, judgement: Judgement, report: str, tag: int, reason: str, at_ns: int) -> Answer:
+    def _number(self, grounds: Hashable) -> int:
+        """That stands for what the policy compares; none is given twice."""
+        number = self._grounds.get(grounds)
+        if number is None:
+            number = self._grounds[grounds] = next(self._numbers)
+        return number
+
+    def _answer(self, judgement: Judgement, report: str, tag: int, reason: int, at_ns: int) -> _core.Answer:
         said = self.said.get(tag)
         now, now_tag = self._tagged(judgement)
         event: str | None = report
@@ -269,21 +185,24 @@ class Answers:
             was = b',"was":' + orjson.dumps(item)
         by = {"register_serial": now.register_serial, "policy_hash": now.policy_hash}
         from_ns, until_ns = self._steady(at_ns)
-        return Answer(
-            from_ns,
-            until_ns,
-            event,
-            now,
-            now_tag,
-            now.action == "flag" and (said is None or said.action != "flag"),
-            now.action == "flag" and said is not None and said.action != "flag",
-            Counted(judgement.flow.protocol, now.verdict, now.action),
-            reason,
-            opening + b"false" + behind_first,
-            opening + b"true" + behind_first,
-            b',%b,"why":"' % _members(by),
-            _text(closing) + b'"' + was + b"}",
-            _SEEN in closing,
+        counted = Counted(judgement.flow.protocol, now.verdict, now.action)
+        if counted not in self.counted:
+            self.counted.append(counted)
+        flags = now.action == "flag"
+        return _core.Answer(
+            from_ns=from_ns,
+            until_ns=until_ns,
+            event=event,
+            tag=now_tag,
+            flags=flags,
+            newly_flagged=flags and (said is None or said.action != "flag"),
+            turns=flags and said is not None and said.action != "flag",
+            counted=self.counted.index(counted),
+            reason=reason,
+            opening=opening + b"false" + behind_first,
+            opening_of_first=opening + b"true" + behind_first,
+            middle=b',%b,"why":"' % _members(by),
+            closing=_text(closing) + b'"' + was + b"}",
         )
 
     def _steady(self, at_ns: int) -> tuple[int, int]:
@@ -307,7 +226,9 @@ class Answers:
             return self.said[tag], tag
         if len(self.said) >= _MAX_SAID:
             # Every reload has all running flows judged and tagged anew, so nobody bears this one any more.
-            del self._tags[self.said.pop(next(iter(self.said)))]
+            oldest = next(iter(self.said))
+            del self._tags[self.said.pop(oldest)]
+            self._reporter.forget_tag(oldest)
             self._forget()
         self._last_tag = tag = self._last_tag % 0xFFFF_FFFF + 1
         now = key._replace(verdict=str(key.verdict), action=str(key.action))
@@ -315,9 +236,8 @@ class Answers:
         return now, tag
 
     def _forget(self) -> None:
-        self._ends.clear()
         self._grounds.clear()
-        self._count = 0
+        self._reporter.forget()
 
 
 def classes(register: Register | None, policy: Policy, as_of_ns: int | None) -> _core.Classes:

@@ -24,8 +24,7 @@ SCHEMA_VERSION = "1.0"
 NANOSECONDS = 1_000_000_000
 MAX_FAULTS = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CASE_ID = b'"case_id":"'
-_CASE_ID_DIGITS = 16
+CASE_ID_DIGITS = 16
 
 
 class EvidenceItem(TypedDict):
@@ -356,11 +355,13 @@ class VpnLine(NamedTuple):
 class VpnLines:
     """Several of them, in order: a capture has millions, and few are looked at one by one.
 
-    `ends`, `flow_ids`, `ended` and `counted` have an item for each line."""
+    All but `text` have an item for each line."""
 
     text: bytes
     ends: Sequence[int]
     """Where in `text` each line ends, its newline included."""
+    cases: Sequence[int]
+    """Where in `text` the id of its case begins."""
     flow_ids: Sequence[int]
     ended: Sequence[bool]
     counted: Sequence[Counted]
@@ -372,12 +373,6 @@ class VpnLines:
         for end, flow_id, ended, counted in columns:
             yield VpnLine(self.text[start:end], flow_id, ended, counted)
             start = end
-
-
-def case_id_of(text: bytes, start: int = 0) -> str:
-    """Of the line that begins there; a quote inside of a value would be escaped."""
-    start = text.index(_CASE_ID, start) + len(_CASE_ID)
-    return text[start : start + _CASE_ID_DIGITS].decode()
 
 
 def place(event: Mapping[str, Any]) -> tuple[Place, str]:

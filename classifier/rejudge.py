@@ -21,7 +21,8 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classifier.cases import FirstSeen, case_id, subject_prefix
+from classifier._core import RUNS_NS, FirstSeen
+from classifier.cases import case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.event_file import EventFiles, Line
 from classifier.events import Judged, Place, parse_time, place
@@ -36,7 +37,6 @@ from classifier.policy import (
     UnregisteredAfter,
 )
 from classifier.register import Protocol, Register
-from classifier.reporter import RUNS_NS
 
 __all__ = ["Flows", "Rejudge", "Told", "differs", "facts_of", "judged", "load_both", "packed", "seen_at"]
 

@@ -8,9 +8,8 @@ short, and reviews report the running flows once more, on demand and when the cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
-from itertools import accumulate
 from typing import Any, cast
 
 import orjson
@@ -33,7 +32,6 @@ class Row:
     number: int = 1
     time_ns: int = T0
     flow_id: int = 1
-    community_id: str = "1:AAAAAAAAAAAAAAAAAAAAAAAAAAA="
     source_ip: str = "192.0.2.10"
     destination_ip: str = "198.51.100.20"
     source_port: int | None = 51820
@@ -42,15 +40,14 @@ class Row:
     vlan: list[int] = field(default_factory=list)
     encap: list[str] = field(default_factory=lambda: ["ethernet", "ipv4"])
     protocol: str = "wireguard"
-    variant: str = "wireguard"
+    variant: str = "standard"
     confidence: str = "confirmed"
     phase: str = "established"
-    oneway: bool = False
     midflow: bool = False
     via_proxy: bool = False
     flipped: bool = False
     evidence: list[tuple[str, int, int, int, str, int, int]] = field(
-        default_factory=lambda: [("wireguard.initiation", 161, 1, T0, "to_server", 148, 1)]
+        default_factory=lambda: [("wireguard.mac2_zero", 128, 1, T0, "to_server", 148, 1)]
     )
     ruled_out: list[str] = field(default_factory=list)
     packets_to_server: int = 10
@@ -82,67 +79,16 @@ class Row:
         return replace(self, report=report, time_ns=time_ns, number=self.number + 1, **changes)
 
 
-class FakeBatch:
-    """The columns of some rows."""
-
-    def __init__(self, rows: Sequence[Row], tags: dict[int, int]) -> None:
-        self._rows = rows
-        self.tag = [tags.get(row.handle, 0) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getattr__(self, column: str) -> list[Any]:
-        return [getattr(row, column) for row in self._rows]
-
-    def parts(self, size: int) -> list[FakeBatch]:
-        starts = range(0, len(self._rows), size)
-        parts = [FakeBatch(self._rows[start : start + size], {}) for start in starts]
-        for start, part in zip(starts, parts, strict=True):
-            part.tag = self.tag[start : start + size]
-        return parts
-
-    def row(self, row: int) -> FakeBatch:
-        one = FakeBatch([self._rows[row]], {})
-        one.tag = [self.tag[row]]
-        return one
-
-    def of_ends(self, _classes: _core.Classes) -> list[bytes]:
-        """The finest classes that there can be."""
-        rows = self._rows
-        return [
-            repr((r.source, r.destination, r.destination_port, r.protocol, r.phase, r.via_proxy)).encode()
-            for r in rows
-        ]
-
-    def of_state(self, _classes: _core.Classes) -> list[bytes]:
-        return [
-            repr(
-                (
-                    *(row.report, row.confidence, row.phase, row.packets_to_server, row.packets_to_client),
-                    *(row.start_ns, row.end_ns),
-                )
-            ).encode()
-            for row in self._rows
-        ]
-
-    def event_lines(
-        self,
-        rows: Sequence[int],
-        heads: Sequence[bytes],
-        policies: Sequence[tuple[bytes, ...]],
-        capture: bytes,
-        tail: bytes,
-    ) -> tuple[bytes, list[int]]:
-        written = [
-            event_line(self._rows[row], head, capture, b"".join(policy), tail)
-            for row, head, policy in zip(rows, heads, policies, strict=True)
-        ]
-        return b"".join(written), list(accumulate(map(len, written)))
+def batch(rows: Sequence[Row], tags: dict[int, int]) -> _core.FlowBatch:
+    """The rows as the engine reports them."""
+    names = [field.name for field in fields(Row)] + ["handle", "source", "destination"]
+    return _core.FlowBatch(
+        [{name: getattr(row, name) for name in names} | {"tag": tags.get(row.handle, 0)} for row in rows]
+    )
 
 
 def event_line(row: Any, head: bytes, capture: bytes, policy: bytes, tail: bytes) -> bytes:
-    """A line as `_core.FlowBatch.event_lines` writes it, from the columns of a row; tests compare the two."""
+    """A line as `_core.Reporter` writes it, from the columns of a row; tests compare the two."""
     evidence = [
         dict(zip(("id", "bits", "packet", "time", "direction", "length", "count"), item, strict=True))
         | {"time": rfc3339(item[3])}
@@ -237,7 +183,7 @@ class FakeEngine:
         self._clock_ns = 0
         self._running.clear()
 
-    def poll(self, max_ms: int = 100) -> FakeBatch | None:
+    def poll(self, max_ms: int = 100) -> _core.FlowBatch | None:
         assert 0 < max_ms <= 100, "longer, and Ctrl-C is noticed late"
         if self.finished:
             self._steps = [step for step in self._steps if _is_end(step)]
@@ -248,7 +194,7 @@ class FakeEngine:
             raise step
         self.frames += len(step)
         rows = [row for one in step for row in self._reviewed(one)]
-        return FakeBatch(rows, self.tags)
+        return batch(rows, self.tags)
 
     def _reviewed(self, row: Row) -> list[Row]:
         """The row, after the reviews that are due before it."""

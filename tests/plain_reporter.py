@@ -15,18 +15,18 @@ import orjson
 from fake_engine import event_line
 
 from classifier import _core
+from classifier._core import Attempts, Cases, FirstSeen
 from classifier.answers import Said, entry_items
-from classifier.attempts import Attempts
-from classifier.cases import Cases, FirstSeen, case_id, subject_prefix
-from classifier.events import SCHEMA_VERSION, AttemptsItem, Counted, Event, Place, VpnLine, attempts_event
+from classifier.attempts import Summary, attempts_item
+from classifier.cases import case_id, subject_prefix
+from classifier.events import SCHEMA_VERSION, Counted, Event, Place, VpnLine, attempts_event
 from classifier.metrics.tally import Tally
 from classifier.pipeline import Settings
 from classifier.policy import FlowFacts, Judgement, Policy
 from classifier.register import Register
 
 MINUTE = 60 * 1_000_000_000
-METHODS = {"parts", "row", "of_ends", "of_state", "event_lines"}
-COLUMNS = [name for name in vars(_core.FlowBatch) if not name.startswith("_") and name not in METHODS]
+COLUMNS = [name for name in vars(_core.FlowBatch) if not name.startswith("_")]
 
 
 class PlainReporter:
@@ -92,10 +92,11 @@ class PlainReporter:
         self._first_seen.clear()
         self.clock_ns = 0
 
-    def _summaries(self, capture: str, items: Iterable[tuple[int, AttemptsItem]]) -> Iterator[Event]:
-        for time_ns, item in items:
-            self._note(time_ns)
-            yield attempts_event(time_ns, self._settings.sensor, self._place, capture, item)
+    def _summaries(self, capture: str, summaries: Iterable[Summary]) -> Iterator[Event]:
+        for summary in summaries:
+            self._note(summary[0])
+            item = attempts_item(summary)
+            yield attempts_event(summary[0], self._settings.sensor, self._place, capture, item)
 
     def _note(self, time_ns: int) -> None:
         self.first_ns = time_ns if self.first_ns is None else self.first_ns

@@ -5,7 +5,10 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier.cases import DAY_NS, Cases, FirstSeen, case_id, subject_prefix
+from classifier._core import Cases, FirstSeen
+from classifier.cases import case_id, subject_prefix
+
+DAY_NS = 86_400 * 1_000_000_000
 
 
 def packed(text: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from fake_engine import FakeBatch, FakeEngine, Row, Step, capture_error
+from fake_engine import FakeEngine, Row, Step, capture_error
 from test_pipeline import NEW
 
 from classifier import _core, cli, events
@@ -243,7 +243,7 @@ class Signalled(FakeEngine):
         self._number = number
         self._polls = 0
 
-    def poll(self, max_ms: int = 100) -> FakeBatch | None:
+    def poll(self, max_ms: int = 100) -> _core.FlowBatch | None:
         self._polls += 1
         if self._polls == 2:
             signal.raise_signal(self._number)

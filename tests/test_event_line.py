@@ -2,55 +2,41 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from types import SimpleNamespace
-
-import orjson
 import pytest
-from fake_engine import event_line
 from pcap_cases import Case, all_cases, run
+from plain_reporter import COLUMNS, PlainReporter
+from test_answers import written
 
-from classifier._core import HOLES, Engine, FlowBatch
-
-METHODS = {"parts", "row", "of_ends", "of_state", "event_lines"}
-COLUMNS = [name for name in vars(FlowBatch) if not name.startswith("_") and name not in METHODS]
-HEAD, CAPTURE, TAIL = b'"head":1', b'"capture":"x"', b'"tail":null'
-POLICY = orjson.dumps(dict.fromkeys(HOLES, "x")).replace(b'"x"', b'["%b","-%b"]') % tuple(
-    hole for hole in HOLES.values() for _ in range(2)
-)
-
-
-def written(batch: FlowBatch) -> list[bytes]:
-    size = len(batch)
-    policy = POLICY[:7], b"", POLICY[7:]
-    text, ends = batch.event_lines(range(size), [HEAD] * size, [policy] * size, CAPTURE, TAIL)
-    return [text[start:end] for start, end in pairwise([0, *ends])]
+from classifier._core import Engine, FlowBatch
+from classifier.pipeline import Settings
+from classifier.policy import Policy
+from classifier.reporter import Reporter
 
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
 def test_a_line_says_what_the_columns_say(case: Case) -> None:
+    how = Settings(min_confidence="possible")
+    judging = None, Policy("", ())
+    lines, counts = written(Reporter, case.capture, how, judging)
+    assert (lines, counts) == written(PlainReporter, case.capture, how, judging)
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
+def test_rows_that_are_written_down_are_those_rows(case: Case) -> None:
     for batch in run(Engine(min_confidence="possible", packet_milestones=(2, 10)), case, []):
-        columns = {name: getattr(batch, name) for name in COLUMNS}
-        for place, line in enumerate(written(batch)):
-            row = SimpleNamespace(**{name: column[place] for name, column in columns.items()})
-            assert line == event_line(row, HEAD, CAPTURE, POLICY, TAIL)
+        columns = [getattr(batch, name) for name in COLUMNS]
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        again = FlowBatch(rows)
+        assert [getattr(again, name) for name in COLUMNS] == columns
 
 
-def test_parts_are_the_batch_again() -> None:
-    case = next(case for case in all_cases() if case.name == "wg-plain-51820")
-    (*_, batch) = run(Engine(packet_milestones=range(2, 60)), case, [])
-    for size in (1, 7, len(batch), 10_000):
-        parts = batch.parts(size)
-        assert all(0 < len(part) <= size for part in parts)
-        assert [number for part in parts for number in part.number] == batch.number
-        assert [line for part in parts for line in written(part)] == written(batch)
-        rows = [part.row(place) for part in parts for place in range(len(part))]
-        assert [line for row in rows for line in written(row)] == written(batch)
-        with pytest.raises(IndexError):
-            batch.row(len(batch))
-        with pytest.raises(IndexError):
-            batch.event_lines([len(batch)], [HEAD], [(POLICY,)], CAPTURE, TAIL)
-        with pytest.raises(ValueError, match="as many"):
-            batch.event_lines([0], [HEAD], [], CAPTURE, TAIL)
-    with pytest.raises(ValueError, match="zero"):
-        batch.parts(0)
+def test_what_is_no_row_is_named() -> None:
+    (case,) = (case for case in all_cases() if case.name == "wg-plain-51820")
+    (batch, *_) = filter(len, run(Engine(), case, []))
+    row = {name: getattr(batch, name)[0] for name in COLUMNS}
+    assert len(FlowBatch([row, row])) == 2
+    with pytest.raises(KeyError, match="transport"):
+        FlowBatch([{name: value for name, value in row.items() if name != "transport"}])
+    for wrong in ({"protocol": "carrier pigeon"}, {"source": b"123"}, {"end_reason": "boredom"}):
+        with pytest.raises(ValueError, match="FlowBatch"):
+            FlowBatch([row | wrong])

@@ -14,6 +14,7 @@ from test_pipeline import DAY, NEW, WITH_LOCAL, entry, register, run, vpn
 
 from classifier import _core
 from classifier.event_file import EventFileError
+from classifier.events import rfc3339
 from classifier.explain import FLAG, Wanted, explain
 
 
@@ -35,14 +36,18 @@ def text(path: Path, events: list[dict[str, Any]], **wanted: Any) -> str:
 def test_it_says_what_was_seen_where_and_what_it_amounts_to(
     tmp_path: Path, known: _core.EvidenceKind
 ) -> None:
+    names = ("id", "bits", "packet", "time", "direction", "length", "count")
     evidence = [
-        (known.id, 161, 1_234, T0, "to_server", 148, 1),
-        ("wireguard.unheard_of", 32, 1_240, T0 + SECOND, "to_client", 92, 5),
+        (known.id, 161, 1_234, rfc3339(T0), "to_server", 148, 1),
+        ("wireguard.unheard_of", 32, 1_240, rfc3339(T0 + SECOND), "to_client", 92, 5),
     ]
-    row = replace(NEW, evidence=evidence, ruled_out=["dns_query"])
-    words = text(tmp_path / "e", run([[row, row.then("ended")]]))
+    told = run([[NEW, NEW.then("ended")]])
+    for event in vpn(told):
+        event["vpn"]["evidence"] = [dict(zip(names, item, strict=True)) for item in evidence]
+        event["vpn"]["ruled_out"] = ["dns_query"]
+    words = text(tmp_path / "e", told)
     for part in (
-        "wireguard, 192.0.2.10:51820 to 198.51.100.20:51820, UDP",
+        "wireguard (standard), 192.0.2.10:51820 to 198.51.100.20:51820, UDP",
         "in x.pcap, 2026-03-01T12:00:00.000000000Z to",
         "10 packets (1,000 bytes) to the responder, 9 (900 bytes) back; ended: idle timeout",
         f"161 bits {known.id}: {' '.join(known.fact.split())} [{known.source}]",
@@ -63,7 +68,7 @@ def test_it_says_what_was_seen_where_and_what_it_amounts_to(
 
 
 def test_a_level_that_bits_alone_do_not_give_is_said(tmp_path: Path) -> None:
-    row = replace(NEW, confidence="likely", oneway=True, midflow=True)
+    row = replace(NEW, confidence="likely", packets_to_client=0, midflow=True)
     words = text(tmp_path / "e", run([[row]]))
     assert "which alone would be confirmed: for this protocol and phase a number of packets" in words
     assert "Packets of one direction only were seen; the other is unseen by the sensor." in words

@@ -14,6 +14,7 @@ import pytest
 from fake_engine import SECOND, T0, FakeEngine, Row, Step, capture_error, engine, inputs
 from hypothesis import given
 from hypothesis import strategies as st
+from test_community_id import community_id
 
 from classifier import _core, events
 from classifier.errors import ClassifierError
@@ -109,7 +110,7 @@ def test_an_event_says_what_the_row_and_the_judgement_say() -> None:
         "event_type": "vpn",
         "event": "recognised",
         "flow_id": 1,
-        "community_id": NEW.community_id,
+        "community_id": community_id(17, NEW.source_ip, NEW.destination_ip, (51820, 51820)),
         "pcap_filename": "x.pcap",
         "vlan": [],
         "encap": ["ethernet", "ipv4"],
@@ -121,7 +122,7 @@ def test_an_event_says_what_the_row_and_the_judgement_say() -> None:
         "ip_v": 4,
         "vpn": {
             "protocol": "wireguard",
-            "variant": "wireguard",
+            "variant": "standard",
             "confidence": "confirmed",
             "phase": "established",
             "oneway": False,
@@ -129,8 +130,8 @@ def test_an_event_says_what_the_row_and_the_judgement_say() -> None:
             "via_proxy": False,
             "evidence": [
                 {
-                    "id": "wireguard.initiation",
-                    "bits": 161,
+                    "id": "wireguard.mac2_zero",
+                    "bits": 128,
                     "packet": 1,
                     "time": "2026-03-01T12:00:00.000000000Z",
                     "direction": "to_server",

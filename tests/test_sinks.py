@@ -125,18 +125,19 @@ def test_an_entry_is_shown_where_a_verdict_rests_on_one() -> None:
 
 
 def test_nothing_is_lost_on_a_narrow_terminal() -> None:
-    row = replace(NEW, source_ip="2001:db8:1111:2222:3333:4444:5555:6666", variant="tls-crypt-v2")
+    client, server = "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::20"
+    row = replace(NEW, source_ip=client, destination_ip=server, variant="tls-crypt-v2")
     text = printed([ended(row)], width=80)
     assert max(map(len, text.splitlines())) <= 80
     lines = text.splitlines()
     (header,) = [line for line in lines if "source, destination" in line]
     begin, end = header.index("source"), header.index("verdict")
     column = "".join(line[begin:end].strip() for line in lines[lines.index(header) + 2 :])
-    assert column.startswith(f"[{row.source_ip}]:51820198.51.100.20:51820")
+    assert column.startswith(f"[{client}]:51820[{server}]:51820")
     for words in (
         "wireguard tls-crypt-v2",
         "confirmed, established",
-        "198.51.100.20:51820",
+        f"[{server}]:51820",
         "unregistered, flag",
     ):
         assert words in text

@@ -21,7 +21,6 @@ __all__ = ["LOOKUP_BOUNDS", "Tally", "TallyCopy"]
 
 LOOKUP_BOUNDS: Final = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2)
 """Upper bounds in seconds of the buckets of look-up times; the last bucket has none."""
-_TIMED: Final = 64  # one of so many look-ups
 _ATTEMPT: Final = "attempt"
 
 
@@ -65,7 +64,6 @@ class Tally:
         self._verdicts: Counter[tuple[str, ...]] = Counter()
         self._cases: Counter[str] = Counter()
         self._subscribers = Distinct()
-        self._asked = -1
         self._lookups = [0] * (len(LOOKUP_BOUNDS) + 1)
         self._lookup_seconds = 0.0
 
@@ -89,11 +87,6 @@ class Tally:
             self._cases[verdict] += 1
         subscriber = subject if len(subject) == 4 else subject[:8]
         self._subscribers.add(verdict, subscriber, time_ns if self._windowed else 0)
-
-    def is_timed(self) -> bool:
-        """Whether the look-up that comes now is to be timed: a clock costs a good part of one."""
-        self._asked += 1
-        return self._asked % _TIMED == 0
 
     def looked_up(self, seconds: float) -> None:
         """So long took a look-up that was timed."""

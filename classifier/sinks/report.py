@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from classifier.events import Counted, Event, Stats, VpnEvent, VpnLines, case_id_of
+from classifier.events import CASE_ID_DIGITS, Counted, Event, Stats, VpnEvent, VpnLines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,7 @@ class Row:
 @dataclass(slots=True)
 class _Tally:
     flows: int = 0
-    cases: set[str] = field(default_factory=set)
+    cases: set[bytes] = field(default_factory=set)
 
 
 class Report:
@@ -81,7 +81,7 @@ class Report:
         elif event["event_type"] == "vpn":
             vpn, policy = event["vpn"], event["policy"]
             counted = Counted(vpn["protocol"], policy["verdict"], policy["action"])
-            if event["event"] == "ended" and self._count(counted, policy["case_id"]):
+            if event["event"] == "ended" and self._count(counted, policy["case_id"].encode()):
                 self._show(counted, event)
         elif event["event_type"] == "attempts":
             self._attempts += event["attempts"]["count"]
@@ -96,12 +96,13 @@ class Report:
 
     def _lines(self, lines: VpnLines) -> None:
         text, start = lines.text, 0
-        for end, ended, counted in zip(lines.ends, lines.ended, lines.counted, strict=True):
-            if ended and self._count(counted, case_id_of(text, start)):
+        columns = zip(lines.ends, lines.cases, lines.ended, lines.counted, strict=True)
+        for end, case, ended, counted in columns:
+            if ended and self._count(counted, text[case : case + CASE_ID_DIGITS]):
                 self._show(counted, orjson.loads(text[start:end]))
             start = end
 
-    def _count(self, counted: Counted, case_id: str) -> bool:
+    def _count(self, counted: Counted, case_id: bytes) -> bool:
         """A flow has ended; whether it is to be shown."""
         if counted.action == "flag":
             self.flagged += 1

@@ -12,6 +12,11 @@ use crate::flow::FlowReport;
 use crate::line::has_ports;
 use crate::prefixes::PrefixMap;
 
+/// Of a report's ends.
+pub type EndsClass = [u8; 23];
+/// Of its state.
+pub type StateClass = [u8; 20];
+
 /// What reports are compared with.
 #[derive(Debug, Default)]
 pub struct Classes {
@@ -33,7 +38,7 @@ pub struct Classes {
 
 impl Classes {
     /// Of the ends, the protocol, and how the flow was seen.
-    pub fn ends(&self, report: &FlowReport) -> [u8; 23] {
+    pub fn ends(&self, report: &FlowReport) -> EndsClass {
         let [(source, _), (destination, port)] = report.ends();
         let port = match has_ports(report) {
             false => u32::MAX,
@@ -53,7 +58,7 @@ impl Classes {
     }
 
     /// Of why the report is made, what is known of the flow, its packets and its age.
-    pub fn state(&self, report: &FlowReport) -> [u8; 20] {
+    pub fn state(&self, report: &FlowReport) -> StateClass {
         let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
         let duration = report.end.saturating_sub(report.start);
         let start = self.as_of.map_or(report.start, |end| end.saturating_sub(duration));

@@ -6,10 +6,10 @@
 //!
 //! [`capture`] reads frames from files, [`decode`] finds the innermost five-tuple and its payload, [`flow`]
 //! keeps one bounded table in each of 64 shards by the packet clock, [`fingerprint`] gathers evidence for
-//! each protocol, and [`engine`] drives them and puts what they report into one deterministic order. [`line`](mod@line)
-//! writes a report down as an event; [`classes`] says which reports cannot be told apart by who judges them, with the
-//! [`prefixes`] and thresholds that they are given. [`survey`] counts how a live capture looks.
-//! Nothing here knows a register or a policy, and nothing outside sees a packet.
+//! each protocol, and [`engine`] drives them and puts what they report into one deterministic order. [`reporter`] makes
+//! events of the reports, by what it was answered before about others that cannot be told apart: that is for [`classes`]
+//! to say, with the [`prefixes`] and thresholds that they are given. [`line`](mod@line) writes an event down. [`survey`]
+//! counts how a live capture looks. Nothing here knows a register or a policy, and nothing outside sees a packet.
 
 pub mod capture;
 pub mod classes;
@@ -23,4 +23,5 @@ pub mod line;
 pub mod prefixes;
 #[cfg(feature = "python")]
 mod python;
+pub mod reporter;
 pub mod survey;

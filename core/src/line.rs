@@ -30,12 +30,21 @@ pub enum Hole {
     Subject(usize),
     /// The id of the case with this end as its subject.
     Case(usize),
+    /// When the case was first seen.
+    Seen,
 }
 
 impl Hole {
     /// All of them, by their bytes, from 1 on.
-    pub const ALL: [Self; 6] =
-        [Self::Address(0), Self::Address(1), Self::Subject(0), Self::Subject(1), Self::Case(0), Self::Case(1)];
+    pub const ALL: [Self; 7] = [
+        Self::Address(0),
+        Self::Address(1),
+        Self::Subject(0),
+        Self::Subject(1),
+        Self::Case(0),
+        Self::Case(1),
+        Self::Seen,
+    ];
 
     /// Name in the Python module.
     pub fn name(self) -> &'static str {
@@ -46,6 +55,7 @@ impl Hole {
             Self::Subject(_) => "destination_subject",
             Self::Case(0) => "source_case",
             Self::Case(_) => "destination_case",
+            Self::Seen => "seen",
         }
     }
 }
@@ -64,11 +74,13 @@ pub struct Parts<'a> {
     pub policy: &'a [&'a [u8]],
     /// Members behind `flow`.
     pub tail: &'a [u8],
+    /// When the case was first seen.
+    pub seen: i64,
 }
 
-/// Writes the line of a report, its newline included, behind what is in the buffer.
-pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts<'_>) {
-    let mut line = Line(buffer);
+/// Writes the line of a report, its newline included, behind what is in the buffer. Where the id of its case begins.
+pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts<'_>) -> usize {
+    let mut line = Line { buffer, case: 0 };
     let [(source, source_port), (destination, destination_port)] = report.ends();
     let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
 
@@ -104,7 +116,7 @@ pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts
 
     line.text("},\"policy\":");
     for piece in parts.policy {
-        line.filled(piece, report);
+        line.filled(piece, report, parts.seen);
     }
 
     line.text(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
@@ -122,6 +134,7 @@ pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts
         line.text(",\"dest_port\":").number(u64::from(destination_port));
     }
     line.text("}\n");
+    line.case
 }
 
 /// Whether the flow's ends have ports.
@@ -170,12 +183,16 @@ fn next_hole(text: &[u8]) -> Option<usize> {
     Some(place * 64 + chunk.iter().position(is_hole)?)
 }
 
-struct Line<'a>(&'a mut Vec<u8>);
+struct Line<'a> {
+    buffer: &'a mut Vec<u8>,
+    /// Where the id of the case begins.
+    case: usize,
+}
 
 impl Line<'_> {
     #[inline(always)]
     fn raw(&mut self, json: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(json);
+        self.buffer.extend_from_slice(json);
         self
     }
 
@@ -220,24 +237,28 @@ impl Line<'_> {
     }
 
     /// Text with its holes filled.
-    fn filled(&mut self, mut text: &[u8], report: &FlowReport) -> &mut Self {
+    fn filled(&mut self, mut text: &[u8], report: &FlowReport, seen: i64) -> &mut Self {
         while let Some(place) = next_hole(text) {
             self.raw(text.get(..place).unwrap_or_default());
             let byte = text.get(place).copied().unwrap_or_default();
             if let Some(hole) = Hole::ALL.get(usize::from(byte).wrapping_sub(1)) {
-                self.hole(*hole, report);
+                self.hole(*hole, report, seen);
             }
             text = text.get(place + 1..).unwrap_or_default();
         }
         self.raw(text)
     }
 
-    fn hole(&mut self, hole: Hole, report: &FlowReport) -> &mut Self {
+    fn hole(&mut self, hole: Hole, report: &FlowReport, seen: i64) -> &mut Self {
         let ends = report.ends().map(|(address, _)| address);
         let end = |place: usize| ends.get(place).copied().unwrap_or_default();
         match hole {
             Hole::Address(place) => self.bare_address(end(place)),
-            Hole::Case(place) => self.raw(&case_id(end(place), end(1 - place), report.protocol.name())),
+            Hole::Case(place) => {
+                self.case = self.buffer.len();
+                self.raw(&case_id(end(place), end(1 - place), report.protocol.name()))
+            }
+            Hole::Seen => self.second(seen),
             Hole::Subject(place) => match <[u8; 16]>::try_from(end(place)) {
                 Ok(octets) => {
                     let network = u128::from_be_bytes(octets) >> 64 << 64;
@@ -261,19 +282,32 @@ impl Line<'_> {
 
     /// RFC 3339 in UTC, exact to the nanosecond.
     fn time(&mut self, time: i64) -> &mut Self {
-        let seconds = time.div_euclid(SECOND);
-        let (year, month, day) = date(seconds.div_euclid(DAY));
-        let clock = seconds.rem_euclid(DAY) as u32;
         let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
-        put(text.get_mut(1..5), year as u32);
-        put(text.get_mut(6..8), month as u32);
-        put(text.get_mut(9..11), day as u32);
-        put(text.get_mut(12..14), clock / 3600);
-        put(text.get_mut(15..17), clock / 60 % 60);
-        put(text.get_mut(18..20), clock % 60);
+        put_second(text.get_mut(1..20), time);
         put(text.get_mut(21..30), time.rem_euclid(SECOND) as u32);
         self.raw(&text)
     }
+
+    /// As sentences name a time: to the second.
+    fn second(&mut self, time: i64) -> &mut Self {
+        let mut text = *b"0000-00-00 00:00:00 UTC";
+        put_second(text.get_mut(..19), time);
+        self.raw(&text)
+    }
+}
+
+/// Date and clock, with what stands between them left as it is.
+fn put_second(text: Option<&mut [u8]>, time: i64) {
+    let text = text.unwrap_or_default();
+    let seconds = time.div_euclid(SECOND);
+    let (year, month, day) = date(seconds.div_euclid(DAY));
+    let clock = seconds.rem_euclid(DAY) as u32;
+    put(text.get_mut(..4), year as u32);
+    put(text.get_mut(5..7), month as u32);
+    put(text.get_mut(8..10), day as u32);
+    put(text.get_mut(11..13), clock / 3600);
+    put(text.get_mut(14..16), clock / 60 % 60);
+    put(text.get_mut(17..19), clock % 60);
 }
 
 /// The last digits of a number, as many as there are places.
@@ -305,7 +339,7 @@ mod tests {
 
     fn written(write: impl for<'a, 'b> Fn(&'a mut Line<'b>) -> &'a mut Line<'b>) -> String {
         let mut buffer = Vec::new();
-        write(&mut Line(&mut buffer));
+        write(&mut Line { buffer: &mut buffer, case: 0 });
         String::from_utf8(buffer).unwrap_or_default()
     }
 
@@ -321,6 +355,7 @@ mod tests {
             (i64::MAX, "2262-04-11T23:47:16.854775807Z"),
         ] {
             assert_eq!(written(|line| line.time(time)), format!("\"{text}\""));
+            assert_eq!(written(|line| line.second(time)), format!("{} {} UTC", &text[..10], &text[11..19]));
         }
     }
 

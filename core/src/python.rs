@@ -1,13 +1,14 @@
 //! The Python module `classifier._core`: conversions and error mapping, nothing else. Documentation is in the stub.
 
-use std::num::NonZeroUsize;
-use std::ops::Range;
+mod reporter;
+mod rows;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyIndexError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -20,7 +21,7 @@ use crate::engine::{self, Settings};
 use crate::fingerprint::{self, Confidence, LookAlike, Phase, Protocol, Variant};
 use crate::flow::community_id::community_id;
 use crate::flow::{EndReason, FlowReport, KeyMode, Report};
-use crate::line::{self, Hole, Parts, address_text, has_ports};
+use crate::line::{Hole, address_text, has_ports};
 use crate::prefixes;
 
 create_exception!(classifier._core, CaptureError, PyException, "A capture could not be read (any further).");
@@ -106,7 +107,7 @@ impl PrefixMap {
 
 /// What tells reports apart for who judges them.
 #[pyclass(frozen, module = "classifier._core")]
-struct Classes(classes::Classes);
+struct Classes(Arc<classes::Classes>);
 
 #[pymethods]
 impl Classes {
@@ -131,7 +132,7 @@ impl Classes {
         packets.sort_unstable();
         packets_of_one.sort_unstable();
         durations_ns.sort_unstable();
-        Self(classes::Classes {
+        Self(Arc::new(classes::Classes {
             maps: [Arc::clone(&register.0), Arc::clone(&networks.0)],
             ports,
             packets,
@@ -139,23 +140,17 @@ impl Classes {
             durations: durations_ns,
             first_record: first_record_ns,
             as_of: as_of_ns,
-        })
+        }))
     }
 }
 
-/// Bytes of most lines.
-const LINE_SIZE: usize = 2048;
-
-/// Reports as columns: some of the rows that a poll gave.
+/// Reports as columns.
 #[pyclass(frozen, module = "classifier._core")]
-struct FlowBatch {
-    polled: Arc<Vec<FlowReport>>,
-    rows: Range<usize>,
-}
+struct FlowBatch(Arc<Vec<FlowReport>>);
 
 impl FlowBatch {
     fn rows(&self) -> &[FlowReport] {
-        self.polled.get(self.rows.clone()).unwrap_or_default()
+        &self.0
     }
 
     fn column<'py, T: IntoPyObject<'py>>(
@@ -174,57 +169,13 @@ impl FlowBatch {
 
 #[pymethods]
 impl FlowBatch {
+    #[new]
+    fn new(rows: Vec<Bound<'_, PyDict>>) -> PyResult<Self> {
+        Ok(Self(Arc::new(rows.iter().map(rows::report).collect::<PyResult<_>>()?)))
+    }
+
     fn __len__(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn parts(&self, size: NonZeroUsize) -> Vec<Self> {
-        let starts = self.rows.clone().step_by(size.get());
-        let end = |start: usize| self.rows.end.min(start.saturating_add(size.get()));
-        starts.map(|start| Self { polled: Arc::clone(&self.polled), rows: start..end(start) }).collect()
-    }
-
-    fn row(&self, row: usize) -> PyResult<Self> {
-        let place = self.rows.start.saturating_add(row);
-        if row >= self.rows.len() {
-            return Err(PyIndexError::new_err("row: no such row"));
-        }
-        Ok(Self { polled: Arc::clone(&self.polled), rows: place..place + 1 })
-    }
-
-    fn of_ends<'py>(&self, py: Python<'py>, classes: &Classes) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| PyBytes::new(py, &classes.0.ends(row)))
-    }
-
-    fn of_state<'py>(&self, py: Python<'py>, classes: &Classes) -> PyResult<Bound<'py, PyList>> {
-        self.column(py, |row| PyBytes::new(py, &classes.0.state(row)))
-    }
-
-    fn event_lines<'py>(
-        &self,
-        py: Python<'py>,
-        rows: Vec<usize>,
-        heads: Vec<PyBackedBytes>,
-        policies: Vec<Bound<'py, PyTuple>>,
-        capture: &[u8],
-        tail: &[u8],
-    ) -> PyResult<(Bound<'py, PyBytes>, Vec<usize>)> {
-        if heads.len() != rows.len() || policies.len() != rows.len() {
-            return Err(PyValueError::new_err("event_lines: as many heads and policies as rows are needed"));
-        }
-        let mut text = Vec::with_capacity(rows.len().saturating_mul(LINE_SIZE));
-        let mut ends = Vec::with_capacity(rows.len());
-        let mut policy = Vec::new();
-        for ((row, head), pieces) in rows.into_iter().zip(&heads).zip(&policies) {
-            let report = self.rows().get(row).ok_or_else(|| PyIndexError::new_err("event_lines: no such row"))?;
-            policy.clear();
-            for piece in pieces.iter_borrowed() {
-                policy.push(piece.extract::<&[u8]>()?);
-            }
-            line::write_event_line(&mut text, report, &Parts { head, capture, policy: &policy, tail });
-            ends.push(text.len());
-        }
-        Ok((PyBytes::new(py, &text), ends))
+        self.rows().len()
     }
 
     #[getter]
@@ -404,7 +355,7 @@ impl FlowBatch {
 
 impl From<Vec<FlowReport>> for FlowBatch {
     fn from(polled: Vec<FlowReport>) -> Self {
-        Self { rows: 0..polled.len(), polled: Arc::new(polled) }
+        Self(Arc::new(polled))
     }
 }
 
@@ -678,10 +629,18 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         fingerprint::evidence_kinds().map(|kind| Py::new(py, EvidenceKind(kind))).collect::<PyResult<Vec<_>>>()?;
     module.add("EVIDENCE", PyTuple::new(py, kinds)?)?;
     let holes = Hole::ALL.iter().zip(1_u8..).map(|(hole, byte)| (hole.name(), PyBytes::new(py, &[byte])));
+    module.add("RUNS_NS", crate::reporter::RUNS)?;
     module.add("HOLES", holes.into_py_dict(py)?)?;
     module.add("CaptureError", py.get_type::<CaptureError>())?;
     module.add_class::<EvidenceKind>()?;
     module.add_class::<Classes>()?;
+    module.add_class::<reporter::Ends>()?;
+    module.add_class::<reporter::Answer>()?;
+    module.add_class::<reporter::Attempts>()?;
+    module.add_class::<reporter::Cases>()?;
+    module.add_class::<reporter::FirstSeen>()?;
+    module.add_class::<reporter::Lines>()?;
+    module.add_class::<reporter::Reporter>()?;
     module.add_class::<FlowBatch>()?;
     module.add_class::<Interface>()?;
     module.add_class::<PrefixMap>()?;
