@@ -16,12 +16,12 @@ use blake2::{Blake2b, Digest as _};
 use crate::decode::{EncapLayer, Transport};
 use crate::fingerprint::LookAlike;
 use crate::flow::FlowReport;
-use crate::flow::community_id::community_id;
+use crate::flow::community_id;
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
-/// What a control character in [`Parts::policy`] stands for.
+/// What a control character in a [`Template`] stands for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hole {
     /// The address of an end, by its place: 0 the source.
@@ -60,8 +60,22 @@ impl Hole {
     }
 }
 
-/// The first byte that is no hole.
-const TEXT: u8 = Hole::ALL.len() as u8 + 1;
+/// JSON in which some bytes are holes, by their places.
+#[derive(Clone, Debug, Default)]
+pub struct Template {
+    text: Box<[u8]>,
+    holes: Box<[(usize, Hole)]>,
+}
+
+impl From<&[u8]> for Template {
+    fn from(text: &[u8]) -> Self {
+        let holes = text.iter().enumerate().filter_map(|(place, &byte)| {
+            let hole = Hole::ALL.get(usize::from(byte).wrapping_sub(1))?;
+            Some((place, *hole))
+        });
+        Self { text: text.into(), holes: holes.collect() }
+    }
+}
 
 /// What Python adds to a line, as JSON without the braces and commas around it.
 #[derive(Clone, Copy, Debug)]
@@ -71,70 +85,11 @@ pub struct Parts<'a> {
     /// Members between `community_id` and `vlan`.
     pub capture: &'a [u8],
     /// Value of `policy` in pieces, one behind the other, with holes.
-    pub policy: &'a [&'a [u8]],
+    pub policy: &'a [&'a Template],
     /// Members behind `flow`.
     pub tail: &'a [u8],
     /// When the case was first seen.
     pub seen: i64,
-}
-
-/// Writes the line of a report, its newline included, behind what is in the buffer. Where the id of its case begins.
-pub fn write_event_line(buffer: &mut Vec<u8>, report: &FlowReport, parts: &Parts<'_>) -> usize {
-    let mut line = Line { buffer, case: 0 };
-    let [(source, source_port), (destination, destination_port)] = report.ends();
-    let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
-
-    line.text("{\"timestamp\":").time(report.time);
-    line.text(",").raw(parts.head);
-    line.text(",\"flow_id\":").number(report.flow_id);
-    line.text(",\"community_id\":").quoted(&community_id(&report.key));
-    line.text(",").raw(parts.capture);
-    line.text(",\"vlan\":").list(report.vlans.ids(), |line, id| line.number(u64::from(id)));
-    line.text(",\"encap\":").list(report.path.layers(), |line, layer| line.quoted(EncapLayer::name(layer)));
-    line.text(",\"src_ip\":").address(source);
-    line.text(",\"dest_ip\":").address(destination);
-    line.text(",\"proto\":").quoted(report.key.transport.name());
-    line.text(",\"ip_v\":").number(u64::from(report.key.ip_version));
-
-    line.text(",\"vpn\":{\"protocol\":").quoted(report.protocol.name());
-    line.text(",\"variant\":").quoted(report.finding.variant.name());
-    line.text(",\"confidence\":").quoted(report.finding.confidence.name());
-    line.text(",\"phase\":").quoted(report.finding.phase.name());
-    line.text(",\"oneway\":").flag(report.is_one_way());
-    line.text(",\"midflow\":").flag(report.finding.midflow);
-    line.text(",\"via_proxy\":").flag(report.via_proxy);
-    line.text(",\"evidence\":").list(report.evidence.items().iter(), |line, item| {
-        line.text("{\"id\":").quoted(item.kind.id);
-        line.text(",\"bits\":").number(u64::from(item.bits()));
-        line.text(",\"packet\":").number(item.packet);
-        line.text(",\"time\":").time(item.time);
-        line.text(",\"direction\":").quoted(report.direction_name(item.direction));
-        line.text(",\"length\":").number(u64::from(item.length));
-        line.text(",\"count\":").number(u64::from(item.count)).text("}")
-    });
-    line.text(",\"ruled_out\":").list(report.evidence.ruled_out(), |line, other| line.quoted(LookAlike::name(other)));
-
-    line.text("},\"policy\":");
-    for piece in parts.policy {
-        line.filled(piece, report, parts.seen);
-    }
-
-    line.text(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
-    line.text(",\"pkts_toclient\":").number(report.packets[to_client]);
-    line.text(",\"bytes_toserver\":").number(report.bytes[to_server]);
-    line.text(",\"bytes_toclient\":").number(report.bytes[to_client]);
-    line.text(",\"start\":").time(report.start);
-    line.text(",\"end\":").time(report.end);
-    if let Some(reason) = report.end_reason {
-        line.text(",\"reason\":").quoted(reason.name());
-    }
-    line.text("},").raw(parts.tail);
-    if has_ports(report) {
-        line.text(",\"src_port\":").number(u64::from(source_port));
-        line.text(",\"dest_port\":").number(u64::from(destination_port));
-    }
-    line.text("}\n");
-    line.case
 }
 
 /// Whether the flow's ends have ports.
@@ -156,15 +111,17 @@ pub fn address_text(address: &[u8]) -> String {
 /// The id of a case, as `cases.case_id` makes it: eight bytes of BLAKE2b over subject prefix, remote address and
 /// protocol, all in hexadecimal.
 pub fn case_id(subject: &[u8], remote: &[u8], protocol: &str) -> [u8; 16] {
-    let mut text = Vec::with_capacity(128);
     let prefix = if subject.len() == 4 { subject } else { subject.get(..8).unwrap_or(subject) };
+    let mut hash = Blake2b::<U8>::new();
     for part in [prefix, remote] {
-        text.extend(part.iter().copied().flat_map(hexadecimal));
-        text.push(b'|');
+        let mut text = [b'|'; 33];
+        let digits = part.iter().copied().flat_map(hexadecimal);
+        text.iter_mut().zip(digits).for_each(|(place, digit)| *place = digit);
+        hash.update(text.get(..=2 * part.len()).unwrap_or(&text));
     }
-    text.extend_from_slice(protocol.as_bytes());
+    hash.update(protocol.as_bytes());
     let mut id = [0; 16];
-    for (digits, &byte) in id.chunks_exact_mut(2).zip(&Blake2b::<U8>::digest(&text)) {
+    for (digits, &byte) in id.chunks_exact_mut(2).zip(&hash.finalize()) {
         digits.copy_from_slice(&hexadecimal(byte));
     }
     id
@@ -174,79 +131,142 @@ fn hexadecimal(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
 }
 
-/// Where the next hole is. The inner loop has no way out, so that it becomes one comparison of many bytes.
-fn next_hole(text: &[u8]) -> Option<usize> {
-    let is_hole = |byte: &u8| *byte < TEXT;
-    let chunks = text.chunks(64);
-    let (place, chunk) =
-        chunks.enumerate().find(|(_, chunk)| chunk.iter().fold(false, |any, byte| any | is_hole(byte)))?;
-    Some(place * 64 + chunk.iter().position(is_hole)?)
-}
-
-struct Line<'a> {
-    buffer: &'a mut Vec<u8>,
-    /// Where the id of the case begins.
+/// Lines, one behind the other.
+#[derive(Debug)]
+pub struct Lines {
+    /// What was written.
+    pub text: Vec<u8>,
+    /// Where the id of the latest case begins.
     case: usize,
+    /// The second written last, as text: a line names the same few.
+    second: (i64, [u8; 19]),
 }
 
-impl Line<'_> {
+impl Default for Lines {
+    fn default() -> Self {
+        Self { text: Vec::new(), case: 0, second: (0, second_text(0)) }
+    }
+}
+
+impl Lines {
+    /// Writes the line of a report, its newline included, behind the others. Where the id of its case begins.
+    pub fn write(&mut self, report: &FlowReport, parts: &Parts<'_>) -> usize {
+        let line = self;
+        let [(source, source_port), (destination, destination_port)] = report.ends();
+        let (to_server, to_client) = (usize::from(report.initiator()), usize::from(report.initiator() ^ 1));
+
+        line.put("{\"timestamp\":").time(report.time);
+        line.put(",").raw(parts.head);
+        line.put(",\"flow_id\":").number(report.flow_id);
+        line.put(",\"community_id\":\"1:").raw(&community_id::digest(&report.key)).put("\"");
+        line.put(",").raw(parts.capture);
+        line.put(",\"vlan\":").list(report.vlans.ids(), |line, id| line.number(u64::from(id)));
+        line.put(",\"encap\":").list(report.path.layers(), |line, layer| line.quoted(EncapLayer::name(layer)));
+        line.put(",\"src_ip\":").address(source);
+        line.put(",\"dest_ip\":").address(destination);
+        line.put(",\"proto\":").quoted(report.key.transport.name());
+        line.put(",\"ip_v\":").number(u64::from(report.key.ip_version));
+
+        line.put(",\"vpn\":{\"protocol\":").quoted(report.protocol.name());
+        line.put(",\"variant\":").quoted(report.finding.variant.name());
+        line.put(",\"confidence\":").quoted(report.finding.confidence.name());
+        line.put(",\"phase\":").quoted(report.finding.phase.name());
+        line.put(",\"oneway\":").flag(report.is_one_way());
+        line.put(",\"midflow\":").flag(report.finding.midflow);
+        line.put(",\"via_proxy\":").flag(report.via_proxy);
+        line.put(",\"evidence\":").list(report.evidence.items().iter(), |line, item| {
+            line.put("{\"id\":").quoted(item.kind.id);
+            line.put(",\"bits\":").number(u64::from(item.bits()));
+            line.put(",\"packet\":").number(item.packet);
+            line.put(",\"time\":").time(item.time);
+            line.put(",\"direction\":").quoted(report.direction_name(item.direction));
+            line.put(",\"length\":").number(u64::from(item.length));
+            line.put(",\"count\":").number(u64::from(item.count)).put("}")
+        });
+        line.put(",\"ruled_out\":")
+            .list(report.evidence.ruled_out(), |line, other| line.quoted(LookAlike::name(other)));
+
+        line.put("},\"policy\":");
+        for piece in parts.policy {
+            line.filled(piece, report, parts.seen);
+        }
+
+        line.put(",\"flow\":{\"pkts_toserver\":").number(report.packets[to_server]);
+        line.put(",\"pkts_toclient\":").number(report.packets[to_client]);
+        line.put(",\"bytes_toserver\":").number(report.bytes[to_server]);
+        line.put(",\"bytes_toclient\":").number(report.bytes[to_client]);
+        line.put(",\"start\":").time(report.start);
+        line.put(",\"end\":").time(report.end);
+        if let Some(reason) = report.end_reason {
+            line.put(",\"reason\":").quoted(reason.name());
+        }
+        line.put("},").raw(parts.tail);
+        if has_ports(report) {
+            line.put(",\"src_port\":").number(u64::from(source_port));
+            line.put(",\"dest_port\":").number(u64::from(destination_port));
+        }
+        line.put("}\n");
+        line.case
+    }
+
     #[inline(always)]
     fn raw(&mut self, json: &[u8]) -> &mut Self {
-        self.buffer.extend_from_slice(json);
+        self.text.extend_from_slice(json);
         self
     }
 
     #[inline(always)]
-    fn text(&mut self, text: &str) -> &mut Self {
+    fn put(&mut self, text: &str) -> &mut Self {
         self.raw(text.as_bytes())
     }
 
     fn quoted(&mut self, name: &str) -> &mut Self {
-        self.text("\"").text(name).text("\"")
+        self.put("\"").put(name).put("\"")
     }
 
     fn flag(&mut self, value: bool) -> &mut Self {
-        self.text(if value { "true" } else { "false" })
+        self.put(if value { "true" } else { "false" })
     }
 
     fn number(&mut self, mut number: u64) -> &mut Self {
         let mut digits = [b'0'; 20];
         let mut first = digits.len();
-        for digit in digits.iter_mut().rev() {
-            *digit += (number % 10) as u8;
-            number /= 10;
-            first -= 1;
-            if number == 0 {
-                break;
-            }
+        while number >= 100 {
+            first -= 2;
+            digits[first..first + 2].copy_from_slice(&pair((number % 100) as u32));
+            number /= 100;
         }
-        self.raw(digits.get(first..).unwrap_or_default())
+        let [tens, ones] = pair(number as u32);
+        first -= 1;
+        digits[first] = ones;
+        if number >= 10 {
+            first -= 1;
+            digits[first] = tens;
+        }
+        self.raw(&digits[first..])
     }
 
     fn address(&mut self, address: &[u8]) -> &mut Self {
-        self.text("\"").bare_address(address).text("\"")
+        self.put("\"").bare_address(address).put("\"")
     }
 
     fn bare_address(&mut self, address: &[u8]) -> &mut Self {
-        let &[a, b, c, d] = address else { return self.text(&address_text(address)) };
+        let &[a, b, c, d] = address else { return self.put(&address_text(address)) };
         self.number(u64::from(a));
         for octet in [b, c, d] {
-            self.text(".").number(u64::from(octet));
+            self.put(".").number(u64::from(octet));
         }
         self
     }
 
     /// Text with its holes filled.
-    fn filled(&mut self, mut text: &[u8], report: &FlowReport, seen: i64) -> &mut Self {
-        while let Some(place) = next_hole(text) {
-            self.raw(text.get(..place).unwrap_or_default());
-            let byte = text.get(place).copied().unwrap_or_default();
-            if let Some(hole) = Hole::ALL.get(usize::from(byte).wrapping_sub(1)) {
-                self.hole(*hole, report, seen);
-            }
-            text = text.get(place + 1..).unwrap_or_default();
+    fn filled(&mut self, template: &Template, report: &FlowReport, seen: i64) -> &mut Self {
+        let mut start = 0;
+        for &(place, hole) in &template.holes {
+            self.raw(&template.text[start..place]).hole(hole, report, seen);
+            start = place + 1;
         }
-        self.raw(text)
+        self.raw(&template.text[start..])
     }
 
     fn hole(&mut self, hole: Hole, report: &FlowReport, seen: i64) -> &mut Self {
@@ -255,14 +275,14 @@ impl Line<'_> {
         match hole {
             Hole::Address(place) => self.bare_address(end(place)),
             Hole::Case(place) => {
-                self.case = self.buffer.len();
+                self.case = self.text.len();
                 self.raw(&case_id(end(place), end(1 - place), report.protocol.name()))
             }
             Hole::Seen => self.second(seen),
             Hole::Subject(place) => match <[u8; 16]>::try_from(end(place)) {
                 Ok(octets) => {
                     let network = u128::from_be_bytes(octets) >> 64 << 64;
-                    self.text(&address_text(&network.to_be_bytes())).text("/64")
+                    self.put(&address_text(&network.to_be_bytes())).put("/64")
                 }
                 Err(_) => self.bare_address(end(place)),
             },
@@ -270,54 +290,75 @@ impl Line<'_> {
     }
 
     fn list<T>(&mut self, items: impl Iterator<Item = T>, write: impl Fn(&mut Self, T) -> &mut Self) -> &mut Self {
-        self.text("[");
+        self.put("[");
         for (place, item) in items.enumerate() {
             if place > 0 {
-                self.text(",");
+                self.put(",");
             }
             write(self, item);
         }
-        self.text("]")
+        self.put("]")
     }
 
     /// RFC 3339 in UTC, exact to the nanosecond.
     fn time(&mut self, time: i64) -> &mut Self {
+        let second = time.div_euclid(SECOND);
+        if self.second.0 != second {
+            self.second = (second, second_text(second));
+        }
         let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
-        put_second(text.get_mut(1..20), time);
-        put(text.get_mut(21..30), time.rem_euclid(SECOND) as u32);
+        text[1..20].copy_from_slice(&self.second.1);
+        text[21..30].copy_from_slice(&nine_digits(time.rem_euclid(SECOND) as u32));
         self.raw(&text)
     }
 
     /// As sentences name a time: to the second.
     fn second(&mut self, time: i64) -> &mut Self {
         let mut text = *b"0000-00-00 00:00:00 UTC";
-        put_second(text.get_mut(..19), time);
+        text[..19].copy_from_slice(&second_text(time.div_euclid(SECOND)));
+        text[10] = b' ';
         self.raw(&text)
     }
 }
 
-/// Date and clock, with what stands between them left as it is.
-fn put_second(text: Option<&mut [u8]>, time: i64) {
-    let text = text.unwrap_or_default();
-    let seconds = time.div_euclid(SECOND);
-    let (year, month, day) = date(seconds.div_euclid(DAY));
-    let clock = seconds.rem_euclid(DAY) as u32;
-    put(text.get_mut(..4), year as u32);
-    put(text.get_mut(5..7), month as u32);
-    put(text.get_mut(8..10), day as u32);
-    put(text.get_mut(11..13), clock / 3600);
-    put(text.get_mut(14..16), clock / 60 % 60);
-    put(text.get_mut(17..19), clock % 60);
+/// Date and clock of a second since 1970.
+fn second_text(second: i64) -> [u8; 19] {
+    let (year, month, day) = date(second.div_euclid(DAY));
+    let clock = second.rem_euclid(DAY) as u32;
+    let mut text = *b"0000-00-00T00:00:00";
+    let places = [0, 2, 5, 8, 11, 14, 17];
+    let numbers =
+        [year as u32 / 100, year as u32 % 100, month as u32, day as u32, clock / 3600, clock / 60 % 60, clock % 60];
+    for (place, number) in places.into_iter().zip(numbers) {
+        text[place..place + 2].copy_from_slice(&pair(number));
+    }
+    text
 }
 
-/// The last digits of a number, as many as there are places.
-#[inline(always)]
-fn put(places: Option<&mut [u8]>, mut number: u32) {
-    for digit in places.unwrap_or_default().iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+fn nine_digits(number: u32) -> [u8; 9] {
+    let (high, low) = (number / 100_000, number % 100_000);
+    let [a, b] = pair(high / 100 % 100);
+    let [c, d] = pair(high % 100);
+    let [e, f] = pair(low / 1_000);
+    let [g, h] = pair(low / 10 % 100);
+    [a, b, c, d, e, f, g, h, b'0' + (low % 10) as u8]
 }
+
+/// The two digits of a number below 100.
+#[inline(always)]
+fn pair(number: u32) -> [u8; 2] {
+    PAIRS[(number % 100) as usize]
+}
+
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};
 
 /// Year, month and day in the Gregorian calendar of a day since 1970 (Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms", `civil_from_days`). Nanoseconds in 64 bits reach from 1677 to 2262.
@@ -337,10 +378,10 @@ fn date(days: i64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
 
-    fn written(write: impl for<'a, 'b> Fn(&'a mut Line<'b>) -> &'a mut Line<'b>) -> String {
-        let mut buffer = Vec::new();
-        write(&mut Line { buffer: &mut buffer, case: 0 });
-        String::from_utf8(buffer).unwrap_or_default()
+    fn written(write: impl Fn(&mut Lines) -> &mut Lines) -> String {
+        let mut lines = Lines::default();
+        write(&mut lines);
+        String::from_utf8(lines.text).unwrap_or_default()
     }
 
     #[test]

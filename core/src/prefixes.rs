@@ -83,10 +83,8 @@ address!(u128);
 /// All addresses of a family, cut into ranges that one number holds for.
 #[derive(Debug)]
 struct Ranges<A> {
-    /// The first address of each range, ascending; the first one is 0.
-    starts: Vec<A>,
-    /// The number of each.
-    numbers: Vec<u32>,
+    /// The first address of each range, ascending, and its number; the first range begins at 0.
+    starts: Vec<(A, u32)>,
     /// For each value of the first `index_bits` bits, the range of its first address.
     index: Vec<u32>,
     index_bits: u32,
@@ -106,7 +104,7 @@ impl<A: Address> Ranges<A> {
         // In this order every prefix comes behind those that hold it. It is stable: the first of a prefix stays first.
         prefixes.sort_by_key(|&(address, length, _)| (address, length));
         prefixes.dedup_by_key(|&mut (address, length, _)| (address, length));
-        let mut ranges = Self { starts: vec![A::ZERO], numbers: vec![0], index: Vec::new(), index_bits: 0 };
+        let mut ranges = Self { starts: vec![(A::ZERO, 0)], index: Vec::new(), index_bits: 0 };
         // Those that hold the present address: their last addresses and numbers.
         let mut above: Vec<(A, u32)> = Vec::new();
         for (address, length, number) in prefixes {
@@ -136,7 +134,7 @@ impl<A: Address> Ranges<A> {
 
     /// From this address on it is this number; addresses do not descend.
     fn begin(&mut self, address: A, number: u32) {
-        if let (Some(start), Some(last)) = (self.starts.last(), self.numbers.last_mut()) {
+        if let Some((start, last)) = self.starts.last_mut() {
             if *start == address {
                 *last = number;
                 return;
@@ -145,8 +143,7 @@ impl<A: Address> Ranges<A> {
                 return;
             }
         }
-        self.starts.push(address);
-        self.numbers.push(number);
+        self.starts.push((address, number));
     }
 
     fn build_index(&mut self) {
@@ -155,7 +152,7 @@ impl<A: Address> Ranges<A> {
         let mut range = 0;
         for top in 0..1_usize << self.index_bits {
             // The last range that begins at or before the first address of this value.
-            while self.starts.get(range + 1).is_some_and(|start| {
+            while self.starts.get(range + 1).is_some_and(|(start, _)| {
                 let begins = start.top(self.index_bits);
                 begins < top || (begins == top && start.ends(self.index_bits as u8).0 == *start)
             }) {
@@ -169,8 +166,8 @@ impl<A: Address> Ranges<A> {
         let top = address.top(self.index_bits);
         let from = self.index.get(top).map_or(0, |&range| range as usize);
         let until = self.index.get(top + 1).map_or(self.starts.len(), |&range| range as usize + 1);
-        let behind = self.starts.get(from..until).unwrap_or_default().partition_point(|start| *start <= address);
-        self.numbers.get((from + behind).wrapping_sub(1)).copied().unwrap_or(0)
+        let behind = self.starts.get(from..until).unwrap_or_default().partition_point(|(start, _)| *start <= address);
+        self.starts.get((from + behind).wrapping_sub(1)).map_or(0, |&(_, number)| number)
     }
 }
 

@@ -10,6 +10,11 @@ use sha1::{Digest as _, Sha1};
 
 /// The id with seed 0, as `1:<base64>`.
 pub fn community_id(key: &FlowKey) -> String {
+    format!("1:{}", String::from_utf8_lossy(&digest(key)))
+}
+
+/// What stands behind `1:` in an id.
+pub fn digest(key: &FlowKey) -> [u8; 28] {
     let octets = if key.ip_version == 4 { 4 } else { 16 };
     let mut hash = Sha1::new();
     hash.update([0, 0]);
@@ -20,7 +25,10 @@ pub fn community_id(key: &FlowKey) -> String {
         hash.update(key.low_port.to_be_bytes());
         hash.update(key.high_port.to_be_bytes());
     }
-    format!("1:{}", base64::engine::general_purpose::STANDARD.encode(hash.finalize()))
+    let mut text = [b'='; 28];
+    // 20 bytes are 28 characters of base64.
+    let _ = base64::engine::general_purpose::STANDARD.encode_slice(hash.finalize(), &mut text);
+    text
 }
 
 #[cfg(test)]

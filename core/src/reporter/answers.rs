@@ -13,7 +13,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::hash::Mixing;
 use crate::classes::{EndsClass, StateClass};
+use crate::line::Template;
 
 /// Kinds of reasons for an answer: what was looked up; the flow is older than the register; the register is overdue.
 pub const REASONS: usize = 3;
@@ -26,7 +28,7 @@ pub struct Ends {
     /// Until when.
     pub until: i64,
     /// Behind the judgement, as JSON.
-    pub entries: Box<[u8]>,
+    pub entries: Template,
     /// When a case was first seen matters.
     pub asks_seen: bool,
     /// The subject is the destination.
@@ -34,7 +36,7 @@ pub struct Ends {
     /// What the policy compares; Python's number for it.
     pub grounds: u32,
     /// Sentences, as JSON inside of its quotes, by [`Answer::reason`].
-    pub reasons: [Option<Box<[u8]>>; REASONS],
+    pub reasons: [Option<Template>; REASONS],
 }
 
 /// What is said of a flow; all but what its ends tell.
@@ -59,11 +61,11 @@ pub struct Answer {
     /// Which of [`Ends::reasons`] is given.
     pub reason: usize,
     /// Before the entries, for another flag and for the first of a case.
-    pub opening: [Box<[u8]>; 2],
+    pub opening: [Template; 2],
     /// Between entries and reason.
-    pub middle: Box<[u8]>,
+    pub middle: Template,
     /// Behind the reason.
-    pub closing: Box<[u8]>,
+    pub closing: Template,
 }
 
 /// What answers of the same grounds differ by.
@@ -82,8 +84,8 @@ pub struct AnswerKey {
 /// The answers of one register and policy.
 #[derive(Debug, Default)]
 pub struct Answers {
-    ends: HashMap<EndsClass, Arc<Ends>>,
-    answers: HashMap<AnswerKey, Arc<Answer>>,
+    ends: HashMap<EndsClass, Arc<Ends>, Mixing>,
+    answers: HashMap<AnswerKey, Arc<Answer>, Mixing>,
 }
 
 impl Answers {

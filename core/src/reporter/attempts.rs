@@ -93,7 +93,8 @@ impl Count {
     }
 
     fn add_destination(&mut self, destination: IpAddr, most: usize) {
-        if !self.destinations.contains(&destination) {
+        let is_full = self.is_capped && self.destinations.len() >= most;
+        if !is_full && !self.destinations.contains(&destination) {
             if self.destinations.len() < most {
                 self.destinations.push(destination);
             } else {

@@ -5,10 +5,10 @@
 //! `first`; the next to say so comes 24 hours of packet time later at the earliest. A case without an entry is first
 //! seen when its first flow begins, however often the subscriber connects anew.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
-use super::network;
 use crate::fingerprint::Protocol;
 
 /// How long a flag is the only one of its case to say `first`, in nanoseconds.
@@ -16,18 +16,31 @@ pub const DAY: i64 = 86_400_000_000_000;
 /// Most cases that are remembered.
 pub const LIMIT: usize = 131_072;
 
-/// Who, with whom, by which protocol.
+/// Who, with whom, by which protocol: packed, since there are many.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Case {
-    subject: IpAddr,
-    remote: IpAddr,
-    protocol: Protocol,
-}
+pub struct Case([u8; 26]);
 
 impl Case {
     /// Of these.
     pub fn new(subject: IpAddr, remote: IpAddr, protocol: Protocol) -> Self {
-        Self { subject: network(subject, 32, 64), remote, protocol }
+        let mut packed = [0; 26];
+        let (who, whom) = packed.split_at_mut(8);
+        let is_ipv6 = match subject {
+            IpAddr::V6(subject) => {
+                who.copy_from_slice(&subject.octets()[..8]);
+                1
+            }
+            IpAddr::V4(subject) => {
+                who[..4].copy_from_slice(&subject.octets());
+                0
+            }
+        };
+        match remote {
+            IpAddr::V6(remote) => whom[..16].copy_from_slice(&remote.octets()),
+            IpAddr::V4(remote) => whom[..4].copy_from_slice(&remote.octets()),
+        }
+        (whom[16], whom[17]) = (protocol as u8, is_ipv6);
+        Self(packed)
     }
 }
 
@@ -109,18 +122,16 @@ impl FirstSeen {
 
     /// The start of the earliest flow of the case; this one, which began at `start`, included.
     pub fn since(&mut self, case: Case, start: i64) -> i64 {
-        let known = self.since.get(&case).copied();
-        let since = known.map_or(start, |(since, _)| since.min(start));
-        if let Some((_, time)) = known
-            && time == self.times
-        {
-            // Met twice in a row: it is where it belongs.
-            self.since.insert(case, (since, time));
-            return since;
+        let next = self.times + 1;
+        let (since, time) = self.since.entry(case).or_insert((start, next));
+        *since = start.min(*since);
+        let since = *since;
+        if *time == self.times {
+            return since; // met twice in a row: it is where it belongs
         }
-        self.times += 1;
-        self.since.insert(case, (since, self.times));
-        self.met.push_back((case, self.times));
+        *time = next;
+        self.times = next;
+        self.met.push_back((case, next));
         if self.since.len() > self.limit {
             self.forget_oldest();
         }
@@ -139,8 +150,10 @@ impl FirstSeen {
 
     fn forget_oldest(&mut self) {
         while let Some((case, time)) = self.met.pop_front() {
-            if self.since.get(&case).is_some_and(|(_, latest)| *latest == time) {
-                self.since.remove(&case);
+            if let Entry::Occupied(known) = self.since.entry(case)
+                && known.get().1 == time
+            {
+                known.remove();
                 self.evicted += 1;
                 return;
             }
