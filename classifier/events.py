@@ -6,8 +6,6 @@ types give the same names to a type checker. Nothing in an event depends on the 
 number of workers of the machine.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

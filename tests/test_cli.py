@@ -318,7 +318,7 @@ def test_a_progress_bar_only_on_a_terminal(
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(cli.replay, "_PROGRESS_S", 0.0)
+    monkeypatch.setattr("classifier.cli.replay._PROGRESS_S", 0.0)
     assert run("replay", "a.pcap", "-o", "-") == 0
     out, err = capfd.readouterr()
     assert len(lines(out)) == 4

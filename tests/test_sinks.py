@@ -13,11 +13,11 @@ from typing import cast
 
 import pytest
 from fake_engine import Row, Step
-from rich.console import Console
 from test_pipeline import NEW, entry, register, run, scan
 
 from classifier.errors import OutputError
 from classifier.events import Event
+from classifier.screen import Cell, Screen
 from classifier.sinks.jsonl import JsonLines
 from classifier.sinks.report import Report, endpoint
 
@@ -100,9 +100,9 @@ def printed(steps: list[Step], width: int = 200, rows: int = 100, *, good: bool 
     for event in run(steps, with_register=register(entry()) if good else None):
         report.write(cast(Event, event))
     file = io.StringIO()
-    console = Console(file=file, width=width, highlight=False)
-    report.print_flows(console)
-    report.print_summary(console, seconds=2.0)
+    screen = Screen(file, width)
+    report.print_flows(screen)
+    report.print_summary(screen, seconds=2.0)
     return file.getvalue()
 
 
@@ -176,21 +176,46 @@ def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None
     report = Report()
     for event in STREAM:
         report.write(event)
-    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
     texts = []
-    for setting in (None, "1"):
-        if setting is None:
-            monkeypatch.delenv("NO_COLOR", raising=False)
-        else:
-            monkeypatch.setenv("NO_COLOR", setting)
+    for variable, value in (("TERM", "xterm"), ("TERM", "dumb"), ("NO_COLOR", "1")):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("NO_COLOR", "")
+        monkeypatch.setenv(variable, value)
         file = io.StringIO()
-        report.print_flows(Console(file=file, width=200, force_terminal=True))
+        monkeypatch.setattr(file, "isatty", lambda: True)
+        report.print_flows(Screen.of(file))
         texts.append(file.getvalue())
-    assert "\x1b[1;31munregistered" in texts[0]
-    assert "31m" not in texts[1]
+    assert "\x1b[1;31munregistered\x1b[0m" in texts[0]
+    assert "\x1b" not in texts[1] + texts[2]
 
 
 def test_endpoints_as_people_write_them() -> None:
     assert endpoint("192.0.2.1", 500) == "192.0.2.1:500"
     assert endpoint("2001:db8::1", 500) == "[2001:db8::1]:500"
     assert endpoint("2001:db8::1", None) == "2001:db8::1"
+
+
+def test_a_table_folds_what_does_not_fit() -> None:
+    file = io.StringIO()
+    rows = [[Cell("a\x1b[2J"), Cell("12345678\nnine", "bold", 6), Cell("7")]]
+    Screen(file, 18, colour=True).table("Some", ("one", "two", "n"), rows, right=("n",))
+    bold, plain = "\x1b[1m", "\x1b[0m"
+    assert file.getvalue().splitlines() == [
+        f"{bold}Some{plain}",
+        "",
+        f" {bold}one{plain}     {bold}two{plain}     {bold}n{plain}",
+        " ─────────────────",
+        f" a\\x1b   {bold}12345{plain}   7",
+        f" [2J     {bold}6{plain}78",
+        "         nine",
+        "",
+    ]
+    assert max(map(len, drawn_plain(rows))) <= 18
+
+
+def drawn_plain(rows: list[list[Cell]]) -> list[str]:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Screen(file, 18).table("Some", ("one", "two", "n"), rows, right=("n",))
+    file.seek(0)
+    return file.read().splitlines()

@@ -170,6 +170,7 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
     """Exit code and number of flagged flows."""
     from classifier.events import VpnLines
     from classifier.reload import reload_text
+    from classifier.screen import Screen
     from classifier.sinks import Sink
     from classifier.sinks.report import Report
 
@@ -205,11 +206,8 @@ def _replay(run: Replay, reloader: Reloader | None, output: str | None) -> tuple
     seconds = time.perf_counter() - began
     _say_faults(run, said)
     if output != "-":
-        report.print_flows(console(sys.stdout.isatty()))
-    report.print_summary(
-        console(sys.stderr.isatty(), stderr=True) if output == "-" else console(sys.stdout.isatty()),
-        seconds,
-    )
+        report.print_flows(Screen.of(sys.stdout))
+    report.print_summary(Screen.of(sys.stderr if output == "-" else sys.stdout), seconds)
     if run.interrupted:
         return 128 + received[0], report.flagged
     return (UNREADABLE if run.faults else DONE), report.flagged

@@ -23,7 +23,7 @@ from classifier.register.feed import read_feed
 from classifier.register.feed_map import FeedMap
 from classifier.register.manifest import beside, read_manifest
 from classifier.register.prefixes import Prefix, PrefixTable, last_address
-from classifier.register.store import database
+from classifier.register.store import database, is_store
 
 __all__ = ["Checked", "check", "contradictions", "doubts", "is_very_short"]
 
@@ -73,7 +73,7 @@ Place = Callable[[int], tuple[str, int | None]]
 
 def check(paths: Sequence[Path], map_path: Path | None, local: Sequence[Prefix]) -> Checked:
     """Check a store, or the files of a feed: by the map, or with our own columns and a manifest beside."""
-    if len(paths) == 1 and database().is_store(paths[0]):
+    if len(paths) == 1 and is_store(paths[0]):
         return _check_store(paths[0], local)
     faults: list[Fault] = []
     form = FeedMap.load(map_path) if map_path is not None else FeedMap()

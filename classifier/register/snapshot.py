@@ -88,7 +88,7 @@ class Register:
 
         `serial` asks a store for a past state. RegisterError lists every fault; then nothing is loaded.
         """
-        from classifier.register.store import database
+        from classifier.register.store import database, is_store
 
         path = Path(path)
         try:
@@ -103,7 +103,7 @@ class Register:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            if database().is_store(path):
+            if is_store(path):
                 with database().reading(path) as store:
                     return store.register(serial)
             if serial is not None:

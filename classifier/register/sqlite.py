@@ -22,13 +22,12 @@ from classifier.errors import Fault, RegisterError
 from classifier.register.entry import Category, Endpoint, Entry, Kind, Protocol, Reason, Side, Status
 from classifier.register.prefixes import Prefix
 from classifier.register.snapshot import Register, Source
-from classifier.register.store import Change, Version
+from classifier.register.store import Change, Version, is_store
 
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
-MAGIC: Final = b"SQLite format 3\x00"
 APPLICATION_ID: Final = 0x76706E72  # "vpnr"
 SCHEMA_VERSION: Final = 1
 SCHEMA: Final = """
@@ -101,26 +100,13 @@ class SqliteStore:
         self._path = path
         self._connection = connection
 
-    @staticmethod
-    def is_store(path: Path) -> bool:
-        """Whether the file is an SQLite database; `reading` says whether it is ours.
-
-        Not to be asked inside a transaction of this process on the same file: where locks are POSIX's,
-        closing the file gives them up.
-        """
-        try:
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-        except OSError:
-            return False
-
     @classmethod
     @contextmanager
     def reading(cls, path: Path, wait_s: float = WAIT_S) -> Iterator["SqliteStore"]:
         """A store whose state stands still until the end of the block."""
         if not path.exists():
             raise _error(path, "no such file", "a store that `register import` wrote")
-        if not cls.is_store(path):
+        if not is_store(path):
             raise _error(path, "a file that is no store", "a store that `register import` wrote")
         with _in_words(path):
             connection = _connect(path, "ro", wait_s)
@@ -152,7 +138,7 @@ class SqliteStore:
         except OSError as error:
             expected = "a path where the store can be written"
             raise _error(path, str(error.strerror or error), expected) from None
-        if path.stat().st_size and not cls.is_store(path):
+        if path.stat().st_size and not is_store(path):
             raise _error(
                 path, "a file that is no store", "a store that `register import` wrote, or a new path"
             )

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from classifier.register.entry import Entry
 from classifier.register.snapshot import Register
 
-__all__ = ["OPERATOR", "Change", "Database", "Store", "Version", "database", "host_time_ns"]
+__all__ = ["OPERATOR", "Change", "Database", "Store", "Version", "database", "host_time_ns", "is_store"]
 
+_MAGIC: Final = b"SQLite format 3\x00"  # told apart without the database's module, which takes time to import
 OPERATOR = "operator"
 """The source of the exceptions that the operator makes; no feed may have its name."""
 
@@ -105,9 +106,6 @@ class Store(Protocol):
 class Database(Protocol):
     """Where stores are kept, each under a path; RegisterError where one cannot be opened."""
 
-    def is_store(self, path: Path) -> bool:
-        """Whether a store may be there, and no CSV."""
-
     def reading(self, path: Path) -> AbstractContextManager[Store]:
         """A store whose state stands still until the end of the block."""
 
@@ -119,6 +117,19 @@ class Database(Protocol):
 
     def compact(self, path: Path) -> None:
         """Give the space of what was pruned back."""
+
+
+def is_store(path: Path) -> bool:
+    """Whether the file is a database's, and no CSV; `Database.reading` says whether it is a store.
+
+    Not to be asked inside a transaction of this process on the same file: where locks are POSIX's,
+    closing the file gives them up.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def database() -> Database:

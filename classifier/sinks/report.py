@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import orjson
 
 from classifier.events import CASE_ID_DIGITS, Counted, Event, Stats, VpnEvent, VpnLines
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
+from classifier.screen import Cell, Screen
 
 _STYLES = {"flag": "bold red", "observe": "yellow", "pass": "green"}  # flagged rows come first
 _WIDE = 140  # columns from which a flow fits on one line
@@ -121,66 +117,47 @@ class Report:
     def _show(self, counted: Counted, event: VpnEvent) -> None:
         self._shown[counted.action].append(_row(event))
 
-    def print_flows(self, console: Console) -> None:
+    def print_flows(self, screen: Screen) -> None:
         """The table of flows: flagged first, at most `rows` of them."""
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
         rows = [row for action in _STYLES for row in self._shown[action]]
         if not rows and not self._left_out:
-            console.print("No VPN flow was found.")
+            screen.print("No VPN flow was found.")
             return
         left_out = Counter(row.action for row in rows[self._limit :]) + self._left_out
-        wide = console.width >= _WIDE
-        table = Table(title="VPN flows", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in _WIDE_COLUMNS if wide else _NARROW_COLUMNS:
-            table.add_column(name, overflow="fold")
-        for row in rows[: self._limit]:
-            verdict = _styled(row.verdict, row.action)
-            if wide:
-                seen = (row.protocol, row.variant, row.confidence, row.phase, row.source, row.destination)
-                table.add_row(*map(Text, seen), verdict, Text(row.action), Text(row.by))
-            else:
-                variant = "" if row.variant == row.protocol else f" {row.variant}"
-                table.add_row(
-                    Text(f"{row.protocol}{variant}\n{row.confidence}, {row.phase}"),
-                    Text(f"{row.source}\n{row.destination}"),
-                    Text.assemble(verdict, f", {row.action}\n{row.by}"),
-                )
-        console.print(table)
+        wide = screen.width >= _WIDE
+        cells = [_wide(row) if wide else _narrow(row) for row in rows[: self._limit]]
+        screen.table("VPN flows", _WIDE_COLUMNS if wide else _NARROW_COLUMNS, cells)
         if left_out:
-            console.print(
+            screen.print(
                 f"{left_out.total():,} more flows are not shown ("
                 + ", ".join(f"{left_out[action]:,} {action}" for action in _STYLES if left_out[action])
                 + "); the event file has them all."
             )
 
-    def print_summary(self, console: Console, seconds: float) -> None:
+    def print_summary(self, screen: Screen, seconds: float) -> None:
         """The counts, over all captures; `seconds` of wall time give the rate."""
-        from rich import box
-        from rich.table import Table
-
         counters: Mapping[str, int] = self._stats.get("counters", {}) if self._stats is not None else {}
         frames = counters.get("frames", 0)
         rate = f"{frames / seconds:,.0f} packets/s" if seconds > 0 and frames else "no packets"
-        console.print(
+        screen.print(
             f"{_count(counters.get('captures', 0), 'capture')}, {_count(frames, 'packet')}, "
-            f"{_count(counters.get('bytes', 0), 'byte')}, {rate}",
-            highlight=False,
+            f"{_count(counters.get('bytes', 0), 'byte')}, {rate}"
         )
         if self._tallies:
-            table = Table(title="Flows and cases", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-            for name in ("protocol", "verdict", "action"):
-                table.add_column(name)
-            for name in ("flows", "cases"):
-                table.add_column(name, justify="right")
-            for (protocol, verdict, action), tally in sorted(self._tallies.items()):
-                cells = (protocol, _styled(verdict, action), action)
-                table.add_row(*cells, f"{tally.flows:,}", f"{len(tally.cases):,}")
-            console.print(table)
+            rows = [
+                [
+                    Cell(protocol),
+                    Cell(verdict, _STYLES[action], len(verdict)),
+                    Cell(action),
+                    Cell(f"{tally.flows:,}"),
+                    Cell(f"{len(tally.cases):,}"),
+                ]
+                for (protocol, verdict, action), tally in sorted(self._tallies.items())
+            ]
+            heads = ("protocol", "verdict", "action", "flows", "cases")
+            screen.table("Flows and cases", heads, rows, right=("flows", "cases"))
         for line in self._notes(counters):
-            console.print(line, highlight=False, markup=False)
+            screen.print(line)
 
     def _notes(self, counters: Mapping[str, int]) -> Iterator[str]:
         if self._cases >= _MAX_CASES:
@@ -244,7 +221,16 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _styled(text: str, action: str) -> Text:
-    from rich.text import Text
+def _wide(row: Row) -> list[Cell]:
+    seen = (row.protocol, row.variant, row.confidence, row.phase, row.source, row.destination)
+    verdict = Cell(row.verdict, _STYLES[row.action], len(row.verdict))
+    return [*map(Cell, seen), verdict, Cell(row.action), Cell(row.by)]
 
-    return Text(text, style=_STYLES[action])
+
+def _narrow(row: Row) -> list[Cell]:
+    variant = "" if row.variant == row.protocol else f" {row.variant}"
+    return [
+        Cell(f"{row.protocol}{variant}\n{row.confidence}, {row.phase}"),
+        Cell(f"{row.source}\n{row.destination}"),
+        Cell(f"{row.verdict}, {row.action}\n{row.by}", _STYLES[row.action], len(row.verdict)),
+    ]
