@@ -49,10 +49,18 @@ def guarded(run: Callable[[], int]) -> int:
 
 def keep_inputs(output: str, paths: Iterable[str], what: str) -> None:
     """Refuse to write over what is to be read."""
-    if output == "-" or not Path(output).exists():
+    written = Path(output)
+    if output == "-" or not written.exists():
         return
+    status = written.stat()
     for path in paths:
-        if path != "-" and Path(path).exists() and Path(path).samefile(output):
+        if path == "-":
+            continue
+        try:
+            is_same = os.path.samestat(Path(path).stat(), status)
+        except OSError:  # whoever reads it says so
+            continue
+        if is_same:
             raise typer.BadParameter(f"{output} is one of the {what} to be read", param_hint="-o")
 
 

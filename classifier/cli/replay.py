@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from classifier.cli.common import (
     UNREADABLE,
     console,
     guarded,
+    keep_inputs,
     printable,
     say,
     signals,
@@ -141,8 +142,8 @@ def command(
             filter=filter_,
         )
         inputs = find(files)
-        if output is not None and output != "-":
-            _keep_inputs(output, inputs.paths)
+        if output is not None:
+            keep_inputs(output, inputs.paths, "captures")
         known, judge = load_rules(rules, register, policy)
         if known is None:
             _say_unused(policy is not None, fail_on is not None)
@@ -245,15 +246,6 @@ def _progress(run: Replay) -> Iterator[Callable[[], None]]:
             progress.update(task, completed=done, rate=rate, description=name)
 
         yield tick
-
-
-def _keep_inputs(output: str, paths: Sequence[str]) -> None:
-    """Refuse to write over what is to be read."""
-    if not Path(output).exists():
-        return
-    for path in paths:
-        if path != "-" and Path(path).samefile(output):
-            raise typer.BadParameter(f"{output} is one of the captures to be read", param_hint="-o")
 
 
 def _say_faults(run: Replay, said: int) -> int:
