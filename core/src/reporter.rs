@@ -374,7 +374,7 @@ impl Reporter {
         // When a flow ends, the clock may be an idle timeout past its last packet: nothing was sent.
         let is_over = report.report == Report::Ended && report.end < report.time;
         let at = self.constants.as_of.unwrap_or(if is_over { report.end } else { report.time });
-        let found = match self.pending.found.take() {
+        let mut found = match self.pending.found.take() {
             Some(found) => found,
             None => match self.look_up(report, [source, destination], tag, at) {
                 Ok(found) => found,
@@ -384,7 +384,6 @@ impl Reporter {
         if let Some(began) = self.pending.began.take() {
             self.counts.looked_up.push(began.elapsed());
         }
-        let mut found = found;
         let is_dated = self.constants.as_of.is_none();
         if found.answer.turns && is_dated && report.end < report.time.saturating_sub(RUNS) {
             // It may be over, and a date may have passed since: what was never sent is not flagged.
