@@ -183,8 +183,10 @@ impl Index {
 
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
-        self.entries.fill(FREE);
-        self.used = 0;
+        if self.used > 0 {
+            self.entries.fill(FREE);
+            self.used = 0;
+        }
     }
 }
 

@@ -46,7 +46,7 @@ impl Wheel {
     /// Puts an unlinked slot where `deadline` (nanoseconds) will be looked at: the second after it.
     pub fn insert<T: Linked>(&mut self, slab: &mut T, slot: u32, deadline: i64) {
         if self.heads.is_empty() {
-            self.heads = vec![NONE; BUCKETS];
+            self.heads.resize(BUCKETS, NONE);
         }
         // Not before the next tick, nor so late that the bucket would come up before its time.
         let earliest = self.second.saturating_add(1);
@@ -104,9 +104,9 @@ impl Wheel {
         }
     }
 
-    /// Forgets everything: the next capture begins.
+    /// Forgets everything: the next capture begins. Without heads, no bucket of it is looked at until something is put in.
     pub fn clear(&mut self) {
-        self.heads.fill(NONE);
+        self.heads.clear();
         self.second = i64::MIN;
     }
 }
