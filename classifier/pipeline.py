@@ -279,6 +279,7 @@ class Replay:
         begun = reporter.latest_ns > 0
         if begun:
             yield stats_event(reporter.latest_ns, self._settings.sensor, "started", started)
+        self._engine.announce(self._inputs.paths)
         for path in self._inputs.paths:
             events = self._capture(path, reporter, on_poll)
             if not begun and (first := next(events, None)) is not None:

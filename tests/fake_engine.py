@@ -170,6 +170,9 @@ class FakeEngine:
         self.settings = settings
         return self
 
+    def announce(self, paths: Sequence[str]) -> None:
+        """What is worked ahead cannot be seen."""
+
     def open(self, path: str, name: str) -> None:
         assert path == name
         assert not self._steps, "another capture is not finished"

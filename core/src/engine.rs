@@ -2,8 +2,9 @@
 //!
 //! [`Engine::poll`] has blocks of frames read, in which the packet clock is run once for all ([`reader`]), and looked at
 //! by workers ([`worker`]), each of which decodes the packets for its own shards: one on the caller's thread, or several
-//! on threads of their own ([`threads`]), which read on while the caller looks at reports. A tag is in every report that
-//! is given after it was set. Reports are ordered by (frame number, flow id), and those of the capture's end come last: neither
+//! on threads of their own ([`threads`]), which read on while the caller looks at reports. Of many captures that were
+//! announced, several are worked at the same time, each by one worker ([`ahead`]). A tag is in every report that is given
+//! after it was set. Reports are ordered by (frame number, flow id), and those of the capture's end come last: neither
 //! the blocks nor the workers nor the pauses between polls change anything.
 
 use std::collections::HashMap;
@@ -16,17 +17,19 @@ use crate::capture::bpf::Filter;
 use crate::capture::{self, CaptureError, InterfaceCounters, LinkType, Reason, Source};
 use crate::decode::{DecodeError, NoFlow, Peel};
 use crate::fingerprint::Confidence;
-use crate::flow::{FlowReport, KeyMode, Limits, SHARDS};
+use crate::flow::{FlowReport, KeyMode, Limits, Report, SHARDS};
 
+mod ahead;
 mod batch;
 mod reader;
 mod threads;
 mod worker;
 
+use ahead::{Ahead, Next, Standing};
 use batch::Batch;
-use reader::Reader;
+use reader::{ReadCounters, Reader};
 use threads::Threads;
-use worker::{Command, Worker};
+use worker::{Command, Worker, WorkerCounters};
 
 /// Reports after which a poll returns.
 const ENOUGH_REPORTS: usize = 4096;
@@ -149,6 +152,8 @@ enum State {
     Reading,
     /// No more frames: the running flows are to be ended.
     Ending,
+    /// One worker works it, from its beginning to its end.
+    Ahead,
 }
 
 /// A worker has ended before its time.
@@ -176,6 +181,13 @@ pub struct Engine {
     tags: HashMap<u64, u32>,
     reports: Vec<FlowReport>,
     batch: Batch,
+    /// Instants of the packet clock at which running flows are reported.
+    reviews: Vec<i64>,
+    /// Of captures that one worker works each, once some are announced.
+    ahead: Option<Ahead>,
+    /// What was counted of those of them that are done, and how the latest capture stood in the end if it was one.
+    aside: (ReadCounters, WorkerCounters),
+    latest: Option<Standing>,
 }
 
 impl Engine {
@@ -202,6 +214,10 @@ impl Engine {
             tags: HashMap::new(),
             reports: Vec::new(),
             batch: Batch::default(),
+            reviews: Vec::new(),
+            ahead: None,
+            aside: (ReadCounters::default(), WorkerCounters::default()),
+            latest: None,
         })
     }
 
@@ -215,8 +231,31 @@ impl Engine {
         &self.settings.filter
     }
 
+    /// The captures that will be opened next, in this order, each by its path as its name; several workers work them
+    /// ahead. Instead of those that were announced before.
+    pub fn announce(&mut self, paths: Vec<String>) {
+        if self.ahead.is_none() && self.settings.workers > 1 && paths.len() > 1 {
+            // Without further threads, all workers together work one after the other.
+            self.ahead = Ahead::start(&self.settings, &self.reviews).ok();
+        }
+        if let Some(ahead) = &self.ahead {
+            ahead.announce(paths);
+        }
+    }
+
     /// Begins a capture from a path ("-" is standard input); the last two parts of `name` go into flow ids.
     pub fn open(&mut self, path: &Path, name: &str) -> Result<(), CaptureError> {
+        if self.state == State::Ahead {
+            self.leave();
+        }
+        if let Some(ahead) = self.ahead.as_ref().filter(|_| path.as_os_str() == name)
+            && let Some(opened) = ahead.open(name)
+        {
+            opened?;
+            self.leave();
+            self.state = State::Ahead;
+            return Ok(());
+        }
         let source = capture::open(path)?;
         self.begin(source, name);
         Ok(())
@@ -224,22 +263,42 @@ impl Engine {
 
     /// Begins a capture from a source. One that was not finished is forgotten.
     pub fn begin(&mut self, source: Box<dyn Source>, name: &str) {
-        // Workers that are gone show at the next poll.
-        let _ = self.settle();
-        self.end = None;
-        if self.state != State::Idle {
-            // Now: the next capture may have no frame, at which its shards would be told.
-            let _ = self.tell(Command::Begin { chain: 0 });
-            let _ = self.collect();
-        }
+        self.leave();
         let was_live = std::mem::replace(&mut self.is_live, source.live_counters().is_some());
         if was_live || self.is_live {
             let _ = self.tell(Command::Live(self.is_live));
         }
-        self.reports.clear();
-        self.tags.clear();
+        self.latest = None;
         self.reader().begin(source, name);
         self.state = State::Reading;
+    }
+
+    /// Forgets a capture that was not finished. Workers that are gone show at the next poll.
+    fn leave(&mut self) {
+        let _ = self.settle();
+        self.end = None;
+        match self.state {
+            State::Idle => {}
+            State::Ahead => {
+                let standing = self.ahead.as_ref().map(Ahead::leave).unwrap_or_default();
+                self.put_aside(standing);
+            }
+            State::Reading | State::Ending => {
+                // Now: the next capture may have no frame, at which its shards would be told.
+                let _ = self.tell(Command::Begin { chain: 0 });
+                let _ = self.collect();
+            }
+        }
+        self.state = State::Idle;
+        self.reports.clear();
+        self.tags.clear();
+    }
+
+    /// Counts a capture that one worker has worked.
+    fn put_aside(&mut self, standing: Standing) {
+        self.aside.0.add(&standing.read);
+        self.aside.1.add(&standing.worked);
+        self.latest = Some(standing);
     }
 
     /// Works for about `longest`, or until many reports have come; `None` once the capture is done.
@@ -288,6 +347,18 @@ impl Engine {
                 self.state = State::Idle;
                 Ok(Some(reports))
             }
+            State::Ahead => match self.ahead.as_ref().map(|ahead| ahead.next(longest)).transpose()? {
+                Some(Next::Reports(mut reports)) => {
+                    self.tag(&mut reports);
+                    Ok(Some(reports))
+                }
+                Some(Next::End(standing, ended)) => {
+                    self.put_aside(standing);
+                    self.state = State::Idle;
+                    ended.map_err(worker_is_gone).map(|()| None)
+                }
+                None => Ok(None),
+            },
         }
     }
 
@@ -340,8 +411,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops reading: the next poll ends the running flows. A live capture first gives what has arrived.
+    /// Stops reading: the next poll ends the running flows. A live capture first gives what has arrived, and one that is
+    /// worked ahead what was. Captures that were announced are not to come any more.
     pub fn finish(&mut self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.finish();
+        }
         // Workers that are gone show at the next poll.
         let _ = self.settle();
         // How reading has ended by itself, the next poll says.
@@ -357,6 +432,11 @@ impl Engine {
 
     /// Tags flows by their handles.
     pub fn set_tags(&mut self, tags: Vec<(u64, u32)>) -> Result<(), CaptureError> {
+        if self.state == State::Ahead {
+            // The reports that come may all be there already.
+            self.tags.extend(tags);
+            return Ok(());
+        }
         if self.is_ahead || !self.reports.is_empty() {
             self.tags.extend(tags.iter().copied());
         }
@@ -368,13 +448,28 @@ impl Engine {
     pub fn review_at(&mut self, mut instants: Vec<i64>) {
         instants.sort_unstable();
         let _ = self.settle();
-        self.reader().review_at(instants);
+        self.reader().review_at(instants.clone());
+        self.reviews.clone_from(&instants);
+        self.renew(move |engine| engine.review_at(instants));
     }
 
-    /// Reports every reported flow that still runs; the next poll gives these reports.
+    /// Has captures that are worked ahead worked by the present settings, where `order` makes the difference.
+    fn renew(&self, order: impl FnOnce(&mut Self) + Send + 'static) {
+        if let Some(ahead) = &self.ahead {
+            ahead.renew(&self.settings, &self.reviews, order);
+        }
+    }
+
+    /// Reports every reported flow that still runs; the next poll gives these reports, or a later one when the capture
+    /// is worked ahead.
     pub fn review(&mut self) -> Result<(), CaptureError> {
-        if self.state == State::Idle {
-            return Ok(());
+        match (&self.state, &self.ahead) {
+            (State::Idle, _) => return Ok(()),
+            (State::Ahead, Some(ahead)) => {
+                ahead.order(|engine| drop(engine.review()));
+                return Ok(());
+            }
+            _ => {}
         }
         self.settle()?;
         let (number, now) = self.reader().stands();
@@ -384,25 +479,32 @@ impl Engine {
 
     /// Replaces the packet counts and durations (nanoseconds) at which reports are wanted.
     pub fn set_milestones(&mut self, packets: Vec<u64>, durations: Vec<i64>) -> Result<(), SettingError> {
+        let (of_packets, of_durations) = (packets.clone(), durations.clone());
         let settings = Settings { packet_milestones: packets, duration_milestones: durations, ..self.settings.clone() };
         settings.check()?;
         self.settings = settings;
         let _ = self.settle();
         // Workers that are gone show with the next batch.
         let _ = self.tell(Command::Milestones(Arc::new(self.settings.limits())));
+        self.renew(move |engine| drop(engine.set_milestones(of_packets, of_durations)));
         Ok(())
     }
 
     /// Replaces the subscribers' prefixes, whose own tunnels are not opened.
     pub fn set_subscribers(&mut self, subscribers: &[(Vec<u8>, u8)]) -> Result<(), SettingError> {
         let _ = self.settle();
-        let mut reader = self.reader();
-        reader.peel = Arc::new(Peel::new(reader.peel.mode(), subscribers).ok_or(NO_PREFIX)?);
+        self.settings.peel = Peel::new(self.settings.peel.mode(), subscribers).ok_or(NO_PREFIX)?;
+        self.reader().peel = Arc::new(self.settings.peel.clone());
+        let subscribers = subscribers.to_vec();
+        self.renew(move |engine| drop(engine.set_subscribers(&subscribers)));
         Ok(())
     }
 
     /// Bytes of the input read so far, as stored, and how many there are.
     pub fn progress(&self) -> (u64, Option<u64>) {
+        if let Some(standing) = self.standing_ahead() {
+            return standing.progress;
+        }
         self.reader().source.as_ref().map_or((0, None), |source| (source.bytes_read(), source.size()))
     }
 
@@ -413,7 +515,33 @@ impl Engine {
 
     /// Link types of the current capture, with the frames of each.
     pub fn link_types(&self) -> Vec<(LinkType, u64)> {
-        self.reader().link_types.clone()
+        self.standing_ahead().map_or_else(|| self.reader().link_types.clone(), |standing| standing.link_types)
+    }
+
+    /// Where the work on the current capture stands, if one worker works it.
+    fn standing_ahead(&self) -> Option<Standing> {
+        match (&self.state, &self.ahead) {
+            (State::Ahead, Some(ahead)) => Some(ahead.standing()),
+            _ => self.latest.clone(),
+        }
+    }
+
+    /// Where the work of these workers on the current capture stands.
+    fn standing(&self) -> Standing {
+        let worked = match &self.workers {
+            Workers::Inline(worker) => worker.counters(),
+            Workers::Threads(threads) => threads.counters(),
+        };
+        let read = self.reader().counters();
+        Standing { read, worked, link_types: self.link_types(), progress: self.progress() }
+    }
+
+    /// Reported flows that run now, on the caller's thread.
+    fn running(&self) -> usize {
+        match &self.workers {
+            Workers::Inline(worker) => worker.running(),
+            Workers::Threads(_) => 0,
+        }
     }
 
     /// What each interface counts, of this moment; nothing of captures in files.
@@ -426,14 +554,19 @@ impl Engine {
     pub fn stats(&mut self) -> Vec<(String, u64)> {
         // Workers that are gone show at the next poll.
         let _ = self.settle();
-        let counters = match &self.workers {
-            Workers::Inline(worker) => worker.counters(),
-            Workers::Threads(threads) => threads.counters(),
-        };
+        let Standing { mut read, worked: mut counters, .. } = self.standing();
+        read.add(&self.aside.0);
+        counters.add(&self.aside.1);
+        if self.state == State::Ahead
+            && let Some(ahead) = &self.ahead
+        {
+            let standing = ahead.standing();
+            read.add(&standing.read);
+            counters.add(&standing.worked);
+        }
         let shards = &counters.shards;
         let undecoded: u64 = counters.undecoded.iter().sum();
         let reader = self.reader();
-        let read = reader.counters();
         let live = reader.source.as_ref().and_then(|source| source.live_counters());
         let mut stats = vec![
             ("captures".to_owned(), read.captures),
@@ -532,13 +665,22 @@ impl Engine {
         }
     }
 
+    /// Puts tags into reports that may be without them. Those of flows that have ended are not needed any more.
+    fn tag(&mut self, reports: &mut [FlowReport]) {
+        for report in reports {
+            let tag = match report.report {
+                Report::Ended => self.tags.remove(&report.handle),
+                _ => self.tags.get(&report.handle).copied(),
+            };
+            report.tag = tag.unwrap_or(report.tag);
+        }
+    }
+
     /// What was gathered, in its order. Reports of one flow in one frame stay in the order in which they were made.
     fn take_reports(&mut self) -> Vec<FlowReport> {
         let mut reports = std::mem::take(&mut self.reports);
         if !self.tags.is_empty() {
-            for report in &mut reports {
-                report.tag = self.tags.get(&report.handle).copied().unwrap_or(report.tag);
-            }
+            self.tag(&mut reports);
             self.tags.clear();
         }
         reports.sort_by_key(|report| (report.number, report.flow_id));

@@ -487,6 +487,10 @@ impl Engine {
         Ok(Self(Mutex::new(State { engine, name: String::new() })))
     }
 
+    fn announce(&self, py: Python<'_>, paths: Vec<String>) {
+        self.with(py, |state| state.engine.announce(paths));
+    }
+
     fn open(&self, py: Python<'_>, path: &str, name: &str) -> PyResult<()> {
         let opened = self.with(py, |state| {
             if state.engine.is_busy() {

@@ -29,6 +29,18 @@ pub(super) struct ReadCounters {
     pub jumps: u64,
 }
 
+impl ReadCounters {
+    pub fn add(&mut self, other: &Self) {
+        self.captures += other.captures;
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.filtered += other.filtered;
+        self.ahead += other.ahead;
+        self.behind += other.behind;
+        self.jumps += other.jumps;
+    }
+}
+
 /// A capture, and where it stands.
 pub(super) struct Reader {
     pub source: Option<Box<dyn Source>>,

@@ -247,6 +247,11 @@ impl Worker {
         }
     }
 
+    /// Flows that will be reported when they end.
+    pub fn running(&self) -> usize {
+        self.shards.all.iter().map(Shard::running).sum()
+    }
+
     pub fn counters(&self) -> WorkerCounters {
         let mut counters = self.counters;
         for shard in &self.shards.all {

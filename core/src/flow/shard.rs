@@ -261,6 +261,12 @@ impl Shard {
         ShardCounters { fragments: self.fragments.counters, ..self.counters }
     }
 
+    /// Flows in phase attempt or past it.
+    pub fn running(&self) -> usize {
+        let [_, attempts, recognised] = self.counters.active;
+        (attempts + recognised) as usize
+    }
+
     /// Reports made since the last call.
     pub fn take_reports(&mut self) -> Vec<FlowReport> {
         std::mem::take(&mut self.reports)

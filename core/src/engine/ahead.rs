@@ -1,0 +1,513 @@
+//! Captures that are worked ahead, side by side: each by one thread, from its beginning to its end.
+//!
+//! Who replays many captures says which ones come. A thread takes the next one and works it as an engine of one worker
+//! does; its reports are kept here until the capture is opened and polled. So nothing but reports goes from core to
+//! core, and nobody waits where one capture ends and the next begins. By all workers together ([`super::threads`]) is
+//! worked what is no file on a disk, what is large, and what has too little behind it for the others to do meanwhile.
+//!
+//! Bounded are the captures that are ahead and the reports that are kept: who has too many waits until its capture is
+//! open. When settings change, captures of which nothing has been told are begun anew.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::reader::ReadCounters;
+use super::worker::WorkerCounters;
+use super::{ENOUGH_REPORTS, Engine, Gone, Settings};
+use crate::capture::{CaptureError, LinkType};
+use crate::flow::FlowReport;
+
+/// Captures that may have been begun before they are opened. When half of them are left, those who wait go on.
+const MOST_CAPTURES: usize = 64;
+/// Reports that may be kept before their captures are opened.
+const MOST_REPORTS: usize = 4 * ENOUGH_REPORTS;
+/// Bytes of a file. While a larger one is worked by one thread, the others may have reached the bounds.
+const LARGEST: u64 = 256 << 20;
+/// How long a thread works before it tells.
+const STEP: Duration = Duration::from_millis(20);
+
+/// What somebody wants done to the engine that works a capture.
+type Order = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// Threads, and what they share with the caller.
+pub(super) struct Ahead {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    workers: usize,
+    plan: Mutex<Plan>,
+    /// There is something to do, or room for its reports.
+    work: Condvar,
+    /// The open capture has something to tell.
+    told: Condvar,
+}
+
+struct Plan {
+    /// With which a capture is begun.
+    settings: Settings,
+    reviews: Vec<i64>,
+    /// Those that come, in order.
+    captures: VecDeque<Capture>,
+    /// The first of them has been opened.
+    is_open: bool,
+    /// Number of the latest one that was taken.
+    taken: u64,
+    /// Threads that wait for work, and whether the caller waits for what they tell. To wake nobody costs a system call
+    /// all the same.
+    waiting: usize,
+    is_awaited: bool,
+    is_closed: bool,
+    /// A thread has ended before its time.
+    is_broken: bool,
+}
+
+struct Capture {
+    /// Also its name.
+    path: String,
+    /// Of the file, once somebody has asked; 0 for what is none.
+    size: Option<u64>,
+    by: By,
+}
+
+/// Who works a capture.
+enum By {
+    Undecided,
+    All,
+    One(Job),
+}
+
+/// A capture that one thread works.
+#[derive(Default)]
+struct Job {
+    /// Number under which it was taken, if it was. A thread that finds its number gone drops what it has.
+    taken: Option<u64>,
+    is_opened: bool,
+    is_done: bool,
+    /// What there is to tell, in order.
+    told: VecDeque<Told>,
+    /// Some of it has been told.
+    is_begun: bool,
+    orders: Vec<Order>,
+    standing: Standing,
+}
+
+enum Told {
+    Reports(Vec<FlowReport>),
+    Error(CaptureError),
+}
+
+/// Where the work on a capture stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub read: ReadCounters,
+    pub worked: WorkerCounters,
+    pub link_types: Vec<(LinkType, u64)>,
+    pub progress: (u64, Option<u64>),
+}
+
+/// What comes next of the open capture.
+pub(super) enum Next {
+    Reports(Vec<FlowReport>),
+    /// It is done, or who worked it is gone.
+    End(Standing, Result<(), Gone>),
+}
+
+/// What a thread is to work.
+struct Taken {
+    number: u64,
+    path: String,
+    settings: Settings,
+    reviews: Vec<i64>,
+}
+
+impl Job {
+    fn kept(&self) -> usize {
+        let count = |told: &Told| if let Told::Reports(reports) = told { reports.len() } else { 0 };
+        self.told.iter().map(count).sum()
+    }
+
+    fn tell(&mut self, told: Told) {
+        match (self.told.back_mut(), told) {
+            (Some(Told::Reports(known)), Told::Reports(mut more)) if known.len() < ENOUGH_REPORTS => {
+                known.append(&mut more);
+            }
+            (_, Told::Reports(more)) if more.is_empty() => {}
+            (_, told) => self.told.push_back(told),
+        }
+    }
+}
+
+impl Capture {
+    fn job(&self) -> Option<&Job> {
+        if let By::One(job) = &self.by { Some(job) } else { None }
+    }
+
+    fn job_mut(&mut self) -> Option<&mut Job> {
+        if let By::One(job) = &mut self.by { Some(job) } else { None }
+    }
+
+    /// Bytes that one thread can read.
+    fn size(&mut self) -> u64 {
+        *self.size.get_or_insert_with(|| {
+            let path = Some(&self.path).filter(|path| *path != "-");
+            let file = path.and_then(|path| Path::new(path).metadata().ok()).filter(|found| found.is_file());
+            file.map_or(0, |file| file.len())
+        })
+    }
+}
+
+impl Plan {
+    /// Those that may be begun, with their jobs.
+    fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.captures.iter().take(MOST_CAPTURES).filter_map(Capture::job)
+    }
+
+    /// The job of a number, and whether its capture is open.
+    fn job(&mut self, number: u64) -> Option<(&mut Job, bool)> {
+        let is_open = self.is_open;
+        let jobs = self.captures.iter_mut().take(MOST_CAPTURES).enumerate();
+        let mut jobs = jobs.filter_map(|(place, capture)| Some((capture.job_mut()?, is_open && place == 0)));
+        jobs.find(|(job, _)| job.taken == Some(number))
+    }
+
+    /// The job of the open capture.
+    fn open_job(&mut self) -> Option<&mut Job> {
+        if self.is_open { self.captures.front_mut().and_then(Capture::job_mut) } else { None }
+    }
+
+    fn kept(&self) -> usize {
+        self.jobs().map(Job::kept).sum()
+    }
+
+    /// Whether those who wait are to go on: a little now and then would wake them for each capture.
+    fn is_short(&self) -> bool {
+        let begun = self.jobs().filter(|job| job.taken.is_some()).count();
+        self.jobs().next().is_some_and(|job| !job.is_done) || begun <= MOST_CAPTURES / 2 && self.kept() <= MOST_REPORTS / 2
+    }
+
+    /// Decides who works a capture.
+    fn decide(&mut self, place: usize, workers: usize) {
+        let others = workers as u64 - 1;
+        let Some(capture) = self.captures.get_mut(place).filter(|capture| matches!(capture.by, By::Undecided)) else {
+            return;
+        };
+        let size = capture.size();
+        let mut behind = 0;
+        for later in self.captures.iter_mut().skip(place + 1) {
+            if behind >= size * others {
+                break;
+            }
+            behind += later.size();
+        }
+        if let Some(capture) = self.captures.get_mut(place) {
+            let is_for_one = (1..=LARGEST).contains(&size) && behind >= size * others;
+            capture.by = if is_for_one { By::One(Job::default()) } else { By::All };
+        }
+    }
+
+    /// The next capture that is to be worked by one thread, if there is room for what it tells.
+    fn take(&mut self, workers: usize) -> Option<Taken> {
+        let has_room = self.kept() < MOST_REPORTS;
+        for place in 0..self.captures.len().min(MOST_CAPTURES) {
+            self.decide(place, workers);
+            if !has_room && !(self.is_open && place == 0) {
+                return None;
+            }
+            if let Some(capture) = self.captures.get_mut(place)
+                && let By::One(job @ Job { taken: None, .. }) = &mut capture.by
+            {
+                self.taken += 1;
+                job.taken = Some(self.taken);
+                let path = capture.path.clone();
+                return Some(Taken {
+                    number: self.taken,
+                    path,
+                    settings: self.settings.clone(),
+                    reviews: self.reviews.clone(),
+                });
+            }
+        }
+        None
+    }
+}
+
+impl Shared {
+    /// The plan. Nothing panics while it is locked.
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work.
+    fn wait<'shared>(&'shared self, mut plan: MutexGuard<'shared, Plan>) -> MutexGuard<'shared, Plan> {
+        plan.waiting += 1;
+        let mut plan = self.work.wait(plan).unwrap_or_else(PoisonError::into_inner);
+        plan.waiting -= 1;
+        plan
+    }
+
+    /// What a thread is to work next; waits for it. `None` at the end.
+    fn take(&self) -> Option<Taken> {
+        let mut plan = self.plan();
+        loop {
+            if plan.is_closed {
+                return None;
+            }
+            if let Some(taken) = plan.take(self.workers) {
+                return Some(taken);
+            }
+            plan = self.wait(plan);
+        }
+    }
+
+    /// What is to be done to the engine before it goes on; waits for room for its reports. `None` when its work is not
+    /// wanted any more.
+    fn go_on(&self, number: u64, engine: &Engine) -> Option<Vec<Order>> {
+        // All that run are reported at the end.
+        let running = engine.running();
+        let mut plan = self.plan();
+        loop {
+            if plan.is_closed {
+                return None;
+            }
+            let kept = plan.kept();
+            let (job, is_open) = plan.job(number)?;
+            if if is_open { job.kept() < 2 * ENOUGH_REPORTS } else { kept + running < MOST_REPORTS } {
+                return Some(std::mem::take(&mut job.orders));
+            }
+            plan = self.wait(plan);
+        }
+    }
+
+    /// Notes something of a job; whether its work is still wanted.
+    fn note(&self, number: u64, note: impl FnOnce(&mut Job)) -> bool {
+        let mut plan = self.plan();
+        let Some((job, is_open)) = plan.job(number) else { return false };
+        note(job);
+        let is_awaited = is_open && std::mem::take(&mut plan.is_awaited);
+        drop(plan);
+        if is_awaited {
+            self.told.notify_one();
+        }
+        true
+    }
+
+    /// Works a capture to its end, or until nobody wants it any more.
+    fn work(&self, taken: Taken) -> Result<(), Gone> {
+        let Taken { number, path, settings, reviews } = taken;
+        let mut engine = Engine::new(settings).map_err(|_| Gone)?;
+        engine.review_at(reviews);
+        if let Err(error) = engine.open(Path::new(&path), &path) {
+            self.note(number, |job| {
+                job.tell(Told::Error(error));
+                job.is_done = true;
+            });
+            return Ok(());
+        }
+        let mut is_wanted = self.note(number, |job| job.is_opened = true);
+        while is_wanted && let Some(orders) = self.go_on(number, &engine) {
+            orders.into_iter().for_each(|order| order(&mut engine));
+            let polled = engine.poll(STEP);
+            let (is_done, standing) = (!engine.is_busy(), engine.standing());
+            is_wanted = self.note(number, |job| {
+                job.tell(polled.map_or_else(Told::Error, |reports| Told::Reports(reports.unwrap_or_default())));
+                job.standing = standing;
+                job.is_done = is_done;
+            }) && !is_done;
+        }
+        Ok(())
+    }
+}
+
+/// Tells when a thread ends, whyever.
+struct Farewell<'shared>(&'shared Shared);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let mut plan = self.0.plan();
+        plan.is_broken = true;
+        plan.is_awaited = false;
+        drop(plan);
+        self.0.told.notify_one();
+    }
+}
+
+fn work(shared: &Shared) {
+    let _farewell = Farewell(shared);
+    while let Some(taken) = shared.take() {
+        if shared.work(taken).is_err() {
+            return;
+        }
+    }
+}
+
+impl Ahead {
+    /// Starts so many threads, for an engine with these settings.
+    pub fn start(settings: &Settings, reviews: &[i64]) -> std::io::Result<Self> {
+        let workers = settings.workers;
+        let plan = Plan {
+            settings: Settings { workers: 1, ..settings.clone() },
+            reviews: reviews.to_vec(),
+            captures: VecDeque::new(),
+            is_open: false,
+            taken: 0,
+            waiting: 0,
+            is_awaited: false,
+            is_closed: false,
+            is_broken: false,
+        };
+        let (work_here, told) = (Condvar::default(), Condvar::default());
+        let shared = Arc::new(Shared { workers, plan: Mutex::new(plan), work: work_here, told });
+        let mut ahead = Self { shared, threads: Vec::new() };
+        for number in 0..workers {
+            let shared = Arc::clone(&ahead.shared);
+            let thread = std::thread::Builder::new().name(format!("vpn-ahead-{number}"));
+            ahead.threads.push(thread.spawn(move || work(&shared))?);
+        }
+        Ok(ahead)
+    }
+
+    /// The captures that come, instead of those that were to come.
+    pub fn announce(&self, paths: Vec<String>) {
+        let mut plan = self.shared.plan();
+        let open = usize::from(plan.is_open);
+        plan.captures.truncate(open);
+        plan.captures.extend(paths.into_iter().map(|path| Capture { path, size: None, by: By::Undecided }));
+        drop(plan);
+        self.shared.work.notify_all();
+    }
+
+    /// Opens a capture if it is the next and one thread works it; waits until that thread has opened it.
+    pub fn open(&self, path: &str) -> Option<Result<(), CaptureError>> {
+        let mut plan = self.shared.plan();
+        if plan.is_broken || plan.captures.front().is_none_or(|next| next.path != path) {
+            return None;
+        }
+        plan.decide(0, self.shared.workers);
+        plan.is_open = true;
+        if plan.open_job().is_none() {
+            self.close(plan);
+            return None;
+        }
+        self.tell_all(plan);
+        plan = self.shared.plan();
+        loop {
+            let is_broken = plan.is_broken;
+            let job = plan.open_job()?;
+            if job.is_opened {
+                return Some(Ok(()));
+            }
+            if let Some(Told::Error(error)) = job.told.pop_front() {
+                self.close(plan);
+                return Some(Err(error));
+            }
+            if is_broken {
+                self.close(plan);
+                return None;
+            }
+            plan.is_awaited = true;
+            plan = self.shared.told.wait(plan).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What the open capture tells next; no reports when nothing comes for so long.
+    pub fn next(&self, longest: Duration) -> Result<Next, CaptureError> {
+        let until = Instant::now().checked_add(longest);
+        let mut plan = self.shared.plan();
+        loop {
+            let is_broken = plan.is_broken;
+            let Some(job) = plan.open_job() else { return Ok(Next::End(Standing::default(), Ok(()))) };
+            let told = job.told.pop_front();
+            job.is_begun |= told.is_some();
+            match told {
+                Some(Told::Reports(reports)) => {
+                    self.tell_all(plan);
+                    return Ok(Next::Reports(reports));
+                }
+                Some(Told::Error(error)) => return Err(error),
+                None if job.is_done => return Ok(Next::End(self.close(plan), Ok(()))),
+                None if is_broken => return Ok(Next::End(self.close(plan), Err(Gone))),
+                None => {}
+            }
+            let left = until.map_or(longest, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(Next::Reports(Vec::new()));
+            }
+            plan.is_awaited = true;
+            (plan, _) = self.shared.told.wait_timeout(plan, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Leaves the open capture, wherever its work stands.
+    pub fn leave(&self) -> Standing {
+        self.close(self.shared.plan())
+    }
+
+    fn close(&self, mut plan: MutexGuard<'_, Plan>) -> Standing {
+        let standing = plan.open_job().map(|job| std::mem::take(&mut job.standing)).unwrap_or_default();
+        if std::mem::take(&mut plan.is_open) {
+            plan.captures.pop_front();
+        }
+        self.tell_all(plan);
+        standing
+    }
+
+    /// Where the work on the open capture stands.
+    pub fn standing(&self) -> Standing {
+        self.shared.plan().open_job().map(|job| job.standing.clone()).unwrap_or_default()
+    }
+
+    /// Forgets the captures that come, and has the open one finished.
+    pub fn finish(&self) {
+        self.announce(Vec::new());
+        self.order(Engine::finish);
+    }
+
+    /// Has something done to the engine that works the open capture, when it comes to that.
+    pub fn order(&self, order: impl FnOnce(&mut Engine) + Send + 'static) {
+        if let Some(job) = self.shared.plan().open_job() {
+            job.orders.push(Box::new(order));
+        }
+    }
+
+    /// Works with other settings from now on: of the open capture what is still to be read, if some of it has been told,
+    /// where `order` makes the difference; all others from their beginning.
+    pub fn renew(&self, settings: &Settings, reviews: &[i64], order: impl FnOnce(&mut Engine) + Send + 'static) {
+        let mut plan = self.shared.plan();
+        plan.settings = Settings { workers: 1, ..settings.clone() };
+        plan.reviews = reviews.to_vec();
+        if let Some(job) = plan.open_job().filter(|job| job.is_begun) {
+            job.orders.push(Box::new(order));
+        }
+        for job in plan.captures.iter_mut().filter_map(Capture::job_mut).filter(|job| !job.is_begun) {
+            // Whether it can be opened has been told.
+            *job = Job { is_opened: job.is_opened, ..Job::default() };
+        }
+        drop(plan);
+        self.shared.work.notify_all();
+    }
+
+    /// Wakes who waits for what the plan says now.
+    fn tell_all(&self, plan: MutexGuard<'_, Plan>) {
+        let is_due = plan.waiting > 0 && plan.is_short();
+        drop(plan);
+        if is_due {
+            self.shared.work.notify_all();
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.shared.plan().is_closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so on stderr; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
