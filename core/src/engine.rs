@@ -353,7 +353,7 @@ impl Engine {
                     Ok(Some(reports))
                 }
                 Some(Next::End(standing, ended)) => {
-                    self.put_aside(standing);
+                    self.put_aside(*standing);
                     self.state = State::Idle;
                     ended.map_err(worker_is_gone).map(|()| None)
                 }

@@ -78,7 +78,7 @@ struct Capture {
 enum By {
     Undecided,
     All,
-    One(Job),
+    One(Box<Job>),
 }
 
 /// A capture that one thread works.
@@ -114,7 +114,7 @@ pub(super) struct Standing {
 pub(super) enum Next {
     Reports(Vec<FlowReport>),
     /// It is done, or who worked it is gone.
-    End(Standing, Result<(), Gone>),
+    End(Box<Standing>, Result<(), Gone>),
 }
 
 /// What a thread is to work.
@@ -187,7 +187,8 @@ impl Plan {
     /// Whether those who wait are to go on: a little now and then would wake them for each capture.
     fn is_short(&self) -> bool {
         let begun = self.jobs().filter(|job| job.taken.is_some()).count();
-        self.jobs().next().is_some_and(|job| !job.is_done) || begun <= MOST_CAPTURES / 2 && self.kept() <= MOST_REPORTS / 2
+        self.jobs().next().is_some_and(|job| !job.is_done)
+            || begun <= MOST_CAPTURES / 2 && self.kept() <= MOST_REPORTS / 2
     }
 
     /// Decides who works a capture.
@@ -206,7 +207,7 @@ impl Plan {
         }
         if let Some(capture) = self.captures.get_mut(place) {
             let is_for_one = (1..=LARGEST).contains(&size) && behind >= size * others;
-            capture.by = if is_for_one { By::One(Job::default()) } else { By::All };
+            capture.by = if is_for_one { By::One(Box::default()) } else { By::All };
         }
     }
 
@@ -215,11 +216,13 @@ impl Plan {
         let has_room = self.kept() < MOST_REPORTS;
         for place in 0..self.captures.len().min(MOST_CAPTURES) {
             self.decide(place, workers);
-            if !has_room && !(self.is_open && place == 0) {
+            let is_open = self.is_open && place == 0;
+            if !has_room && !is_open {
                 return None;
             }
             if let Some(capture) = self.captures.get_mut(place)
-                && let By::One(job @ Job { taken: None, .. }) = &mut capture.by
+                && let By::One(job) = &mut capture.by
+                && job.taken.is_none()
             {
                 self.taken += 1;
                 job.taken = Some(self.taken);
@@ -420,7 +423,7 @@ impl Ahead {
         let mut plan = self.shared.plan();
         loop {
             let is_broken = plan.is_broken;
-            let Some(job) = plan.open_job() else { return Ok(Next::End(Standing::default(), Ok(()))) };
+            let Some(job) = plan.open_job() else { return Ok(Next::End(Box::default(), Ok(()))) };
             let told = job.told.pop_front();
             job.is_begun |= told.is_some();
             match told {
@@ -429,8 +432,8 @@ impl Ahead {
                     return Ok(Next::Reports(reports));
                 }
                 Some(Told::Error(error)) => return Err(error),
-                None if job.is_done => return Ok(Next::End(self.close(plan), Ok(()))),
-                None if is_broken => return Ok(Next::End(self.close(plan), Err(Gone))),
+                None if job.is_done => return Ok(Next::End(Box::new(self.close(plan)), Ok(()))),
+                None if is_broken => return Ok(Next::End(Box::new(self.close(plan)), Err(Gone))),
                 None => {}
             }
             let left = until.map_or(longest, |until| until.saturating_duration_since(Instant::now()));
@@ -511,3 +514,6 @@ impl Drop for Ahead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,10 @@ use crate::fingerprint::testing::{Random, hex, padded};
 use crate::flow::{EndReason, Report};
 use std::collections::BTreeMap;
 
-const START: u64 = 1_795_322_142;
+pub(super) const START: u64 = 1_795_322_142;
 
 /// A classic pcap with microseconds, Ethernet.
-fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut data = hex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000 01000000");
     for (microseconds, frame) in frames {
         for field in [(microseconds / 1_000_000) as u32, (microseconds % 1_000_000) as u32] {
@@ -60,7 +60,7 @@ fn wireguard(kind: u8, index: u32, counter: u64, length: usize) -> Vec<u8> {
 
 /// 400 flows, all kinds, in a random order that is always the same: what each packet of a flow is goes by how many the
 /// flow has had. In between, what makes no flow or cannot be decoded.
-fn mixed(packets: usize) -> Vec<(u64, Vec<u8>)> {
+pub(super) fn mixed(packets: usize) -> Vec<(u64, Vec<u8>)> {
     let mut random = Random(7);
     let mut sent = vec![0_u32; 400];
     let (mut frames, mut time) = (Vec::new(), START * 1_000_000);
@@ -109,7 +109,7 @@ fn mixed(packets: usize) -> Vec<(u64, Vec<u8>)> {
 /// ikev2-cookie, packet 7.
 const AUTH_REQUEST: &str = "00000000e4253abab1db136d74ec6740d142e46f2e202308000000010000013023000114d44098a3d9bc2b2d";
 
-fn settings(workers: usize) -> Settings {
+pub(super) fn settings(workers: usize) -> Settings {
     Settings {
         workers,
         update_interval: 30,
@@ -140,12 +140,12 @@ fn as_text(reports: &[FlowReport]) -> Vec<String> {
     reports.iter().map(|report| format!("{report:?}")).collect()
 }
 
-fn stats(engine: &mut Engine) -> BTreeMap<String, u64> {
+pub(super) fn stats(engine: &mut Engine) -> BTreeMap<String, u64> {
     engine.stats().into_iter().collect()
 }
 
 /// Frames are decoded or not; decoded ones are packets of flows, of none, or later fragments; flows are or were.
-fn assert_balanced(stats: &BTreeMap<String, u64>) {
+pub(super) fn assert_balanced(stats: &BTreeMap<String, u64>) {
     let sum = |prefix: &str| -> u64 {
         stats.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
     };
@@ -385,7 +385,7 @@ fn link_types_are_listed_with_their_frames() {
 }
 
 /// Handles count on from capture to capture.
-fn without_handles(reports: &[FlowReport]) -> Vec<String> {
+pub(super) fn without_handles(reports: &[FlowReport]) -> Vec<String> {
     as_text(&reports.iter().map(|report| FlowReport { handle: 0, ..report.clone() }).collect::<Vec<_>>())
 }
 
