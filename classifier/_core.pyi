@@ -522,8 +522,10 @@ class Engine:
         for each link type a program of classic BPF (code, jt, jf, k): frames that it does not select are
         counted ("ignored.filtered") and left out. ValueError names the setting and its range."""
     def announce(self, paths: Sequence[str]) -> None:
-        """Say which captures will be opened next, in this order, each with its path as its name: several workers
-        work them ahead, side by side. It changes no report; what was announced before is forgotten."""
+        """Say which captures will be opened next, in this order, each with its path as its name.
+
+        Several workers work them ahead, side by side; it changes no report. What was announced before is
+        forgotten, and all of it by `finish`."""
     def open(self, path: str, name: str) -> None:
         """Begin the capture at `path`; `name` goes into errors, its last part into flow ids.
 
