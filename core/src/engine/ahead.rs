@@ -20,8 +20,9 @@ use super::{ENOUGH_REPORTS, Engine, Gone, Settings};
 use crate::capture::{CaptureError, LinkType};
 use crate::flow::FlowReport;
 
-/// Captures that may have been begun before they are opened. When half of them are left, those who wait go on.
-const MOST_CAPTURES: usize = 64;
+/// Captures for each thread that may have been begun before they are opened. When half of them are left, those who wait
+/// go on. With many more, threads that are not waited for take the time of who looks at the reports.
+const MOST_CAPTURES: usize = 8;
 /// Reports that may be kept before their captures are opened.
 const MOST_REPORTS: usize = 4 * ENOUGH_REPORTS;
 /// Bytes of a file. While a larger one is worked by one thread, the others may have reached the bounds.
@@ -39,7 +40,6 @@ pub(super) struct Ahead {
 }
 
 struct Shared {
-    workers: usize,
     plan: Mutex<Plan>,
     /// There is something to do, or room for its reports.
     work: Condvar,
@@ -48,6 +48,8 @@ struct Shared {
 }
 
 struct Plan {
+    /// Threads.
+    workers: usize,
     /// With which a capture is begun.
     settings: Settings,
     reviews: Vec<i64>,
@@ -164,13 +166,18 @@ impl Capture {
 impl Plan {
     /// Those that may be begun, with their jobs.
     fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.captures.iter().take(MOST_CAPTURES).filter_map(Capture::job)
+        self.captures.iter().take(self.most()).filter_map(Capture::job)
+    }
+
+    /// Captures that may be begun.
+    fn most(&self) -> usize {
+        self.workers * MOST_CAPTURES
     }
 
     /// The job of a number, and whether its capture is open.
     fn job(&mut self, number: u64) -> Option<(&mut Job, bool)> {
-        let is_open = self.is_open;
-        let jobs = self.captures.iter_mut().take(MOST_CAPTURES).enumerate();
+        let (is_open, most) = (self.is_open, self.most());
+        let jobs = self.captures.iter_mut().take(most).enumerate();
         let mut jobs = jobs.filter_map(|(place, capture)| Some((capture.job_mut()?, is_open && place == 0)));
         jobs.find(|(job, _)| job.taken == Some(number))
     }
@@ -188,12 +195,12 @@ impl Plan {
     fn is_short(&self) -> bool {
         let begun = self.jobs().filter(|job| job.taken.is_some()).count();
         self.jobs().next().is_some_and(|job| !job.is_done)
-            || begun <= MOST_CAPTURES / 2 && self.kept() <= MOST_REPORTS / 2
+            || begun <= self.most() / 2 && self.kept() <= MOST_REPORTS / 2
     }
 
     /// Decides who works a capture.
-    fn decide(&mut self, place: usize, workers: usize) {
-        let others = workers as u64 - 1;
+    fn decide(&mut self, place: usize) {
+        let others = self.workers as u64 - 1;
         let Some(capture) = self.captures.get_mut(place).filter(|capture| matches!(capture.by, By::Undecided)) else {
             return;
         };
@@ -212,10 +219,10 @@ impl Plan {
     }
 
     /// The next capture that is to be worked by one thread, if there is room for what it tells.
-    fn take(&mut self, workers: usize) -> Option<Taken> {
+    fn take(&mut self) -> Option<Taken> {
         let has_room = self.kept() < MOST_REPORTS;
-        for place in 0..self.captures.len().min(MOST_CAPTURES) {
-            self.decide(place, workers);
+        for place in 0..self.captures.len().min(self.most()) {
+            self.decide(place);
             let is_open = self.is_open && place == 0;
             if !has_room && !is_open {
                 return None;
@@ -260,7 +267,7 @@ impl Shared {
             if plan.is_closed {
                 return None;
             }
-            if let Some(taken) = plan.take(self.workers) {
+            if let Some(taken) = plan.take() {
                 return Some(taken);
             }
             plan = self.wait(plan);
@@ -353,6 +360,7 @@ impl Ahead {
     pub fn start(settings: &Settings, reviews: &[i64]) -> std::io::Result<Self> {
         let workers = settings.workers;
         let plan = Plan {
+            workers,
             settings: Settings { workers: 1, ..settings.clone() },
             reviews: reviews.to_vec(),
             captures: VecDeque::new(),
@@ -364,7 +372,7 @@ impl Ahead {
             is_broken: false,
         };
         let (work_here, told) = (Condvar::default(), Condvar::default());
-        let shared = Arc::new(Shared { workers, plan: Mutex::new(plan), work: work_here, told });
+        let shared = Arc::new(Shared { plan: Mutex::new(plan), work: work_here, told });
         let mut ahead = Self { shared, threads: Vec::new() };
         for number in 0..workers {
             let shared = Arc::clone(&ahead.shared);
@@ -390,7 +398,7 @@ impl Ahead {
         if plan.is_broken || plan.captures.front().is_none_or(|next| next.path != path) {
             return None;
         }
-        plan.decide(0, self.shared.workers);
+        plan.decide(0);
         plan.is_open = true;
         if plan.open_job().is_none() {
             self.close(plan);

@@ -127,7 +127,7 @@ fn one_thread_works_what_has_enough_behind_it() -> Result<(), Fault> {
     ahead.announce(paths);
     let mut plan = ahead.shared.plan();
     for place in 0..7 {
-        plan.decide(place, 3);
+        plan.decide(place);
     }
     let by_one: Vec<_> = plan.captures.iter().map(|capture| capture.job().is_some()).collect();
     // Standard input and a directory are no files; the large one has 3 small ones behind it, the last but one has one.
@@ -140,7 +140,7 @@ fn quiet(engine: &Engine) -> MutexGuard<'_, Plan> {
     let shared = &engine.ahead.as_ref().expect("announced captures").shared;
     loop {
         let plan = shared.plan();
-        if plan.waiting == shared.workers {
+        if plan.waiting == plan.workers {
             return plan;
         }
         drop(plan);
@@ -194,8 +194,8 @@ fn what_is_ahead_is_bounded() -> Result<(), Fault> {
         let one = plan.jobs().map(Job::kept).max().unwrap_or_default();
         // Each thread may go past the bound by one step.
         assert!(kept < MOST_REPORTS + 2 * one.max(ENOUGH_REPORTS), "{kept}");
-        assert!(begun == MOST_CAPTURES || kept + 2 * ENOUGH_REPORTS > MOST_REPORTS, "{begun} captures, {kept} reports");
-        assert!(begun <= MOST_CAPTURES);
+        assert!(begun == plan.most() || kept + 2 * ENOUGH_REPORTS > MOST_REPORTS, "{begun} captures, {kept} reports");
+        assert!(begun <= plan.most());
         drop(plan);
         // All the same, everything is told, whoever is waited for.
         let found = replay(&mut engine, &vec![path.clone(); count], Duration::from_millis(1))?;
