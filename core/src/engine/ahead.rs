@@ -59,8 +59,8 @@ struct Plan {
     is_open: bool,
     /// Number of the latest one that was taken.
     taken: u64,
-    /// Threads that wait for work, and whether the caller waits for what they tell. To wake nobody costs a system call
-    /// all the same.
+    /// Threads that wait for work and have not been woken, and whether the caller waits for what they tell. To wake nobody
+    /// costs a system call all the same.
     waiting: usize,
     is_awaited: bool,
     is_closed: bool,
@@ -255,9 +255,14 @@ impl Shared {
     /// Waits for work.
     fn wait<'shared>(&'shared self, mut plan: MutexGuard<'shared, Plan>) -> MutexGuard<'shared, Plan> {
         plan.waiting += 1;
-        let mut plan = self.work.wait(plan).unwrap_or_else(PoisonError::into_inner);
-        plan.waiting -= 1;
-        plan
+        self.work.wait(plan).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes all who wait for work.
+    fn wake(&self, mut plan: MutexGuard<'_, Plan>) {
+        plan.waiting = 0;
+        drop(plan);
+        self.work.notify_all();
     }
 
     /// What a thread is to work next; waits for it. `None` at the end.
@@ -388,8 +393,7 @@ impl Ahead {
         let open = usize::from(plan.is_open);
         plan.captures.truncate(open);
         plan.captures.extend(paths.into_iter().map(|path| Capture { path, size: None, by: By::Undecided }));
-        drop(plan);
-        self.shared.work.notify_all();
+        self.shared.wake(plan);
     }
 
     /// Opens a capture if it is the next and one thread works it; waits until that thread has opened it.
@@ -498,24 +502,22 @@ impl Ahead {
             // Whether it can be opened has been told.
             *job = Job { is_opened: job.is_opened, ..Job::default() };
         }
-        drop(plan);
-        self.shared.work.notify_all();
+        self.shared.wake(plan);
     }
 
     /// Wakes who waits for what the plan says now.
     fn tell_all(&self, plan: MutexGuard<'_, Plan>) {
-        let is_due = plan.waiting > 0 && plan.is_short();
-        drop(plan);
-        if is_due {
-            self.shared.work.notify_all();
+        if plan.waiting > 0 && plan.is_short() {
+            self.shared.wake(plan);
         }
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.shared.plan().is_closed = true;
-        self.shared.work.notify_all();
+        let mut plan = self.shared.plan();
+        plan.is_closed = true;
+        self.shared.wake(plan);
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so on stderr; there is nobody left to tell.
             let _ = thread.join();
