@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
 use super::reader::ReadCounters;
 use super::worker::WorkerCounters;
 use super::{ENOUGH_REPORTS, Engine, Gone, Settings};
@@ -311,8 +312,8 @@ impl Shared {
         true
     }
 
-    /// Works a capture to its end, or until nobody wants it any more.
-    fn work(&self, taken: Taken) -> Result<(), Gone> {
+    /// Works a capture to its end, or until nobody wants it any more. The batch is memory of the captures before.
+    fn work(&self, taken: Taken, batch: &mut Batch) -> Result<(), Gone> {
         let Taken { number, path, settings, reviews } = taken;
         let mut engine = Engine::new(settings).map_err(|_| Gone)?;
         engine.review_at(reviews);
@@ -323,6 +324,7 @@ impl Shared {
             });
             return Ok(());
         }
+        std::mem::swap(&mut engine.batch, batch);
         let mut is_wanted = self.note(number, |job| job.is_opened = true);
         while is_wanted && let Some(orders) = self.go_on(number, &engine) {
             orders.into_iter().for_each(|order| order(&mut engine));
@@ -334,6 +336,7 @@ impl Shared {
                 job.is_done = is_done;
             }) && !is_done;
         }
+        std::mem::swap(&mut engine.batch, batch);
         Ok(())
     }
 }
@@ -353,8 +356,9 @@ impl Drop for Farewell<'_> {
 
 fn work(shared: &Shared) {
     let _farewell = Farewell(shared);
+    let mut batch = Batch::default();
     while let Some(taken) = shared.take() {
-        if shared.work(taken).is_err() {
+        if shared.work(taken, &mut batch).is_err() {
             return;
         }
     }
