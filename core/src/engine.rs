@@ -269,6 +269,9 @@ impl Engine {
             let _ = self.tell(Command::Live(self.is_live));
         }
         self.latest = None;
+        if let Workers::Threads(threads) = &self.workers {
+            threads.begin_capture(source.blocks());
+        }
         self.reader().begin(source, name);
         self.state = State::Reading;
     }

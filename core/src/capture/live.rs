@@ -667,7 +667,7 @@ mod tests {
 
     fn load(times: &[i64]) -> Load {
         let one = |&time| FrameRef { time, offset: 0, captured: 0, original: 0, linktype: LinkType(1) };
-        let batch = FrameBatch { data: Vec::new(), frames: times.iter().map(one).collect() };
+        let batch = FrameBatch { frames: times.iter().map(one).collect(), ..FrameBatch::default() };
         let taken = vec![Taken { delivered: times.len() as u64, outgoing: 0, oldest: 0 }];
         Load { batch, taken, bytes: 0 }
     }

@@ -14,6 +14,7 @@
 //! batch when [`Source::fill`] fails were whole, and are to be used first.
 
 pub mod af_packet;
+mod blocks;
 pub mod bpf;
 mod compressed;
 mod fanout;
@@ -30,6 +31,9 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use blocks::{Block, HEADROOM};
+
+pub use blocks::Blocks;
 pub use linktype::LinkType;
 
 /// How much is asked of the operating system at once. Larger blocks fall out of the second-level cache before
@@ -72,6 +76,8 @@ pub struct FrameBatch {
     /// Its length is what was ever needed; how much of it is in use is known to `frames` alone.
     data: Vec<u8>,
     frames: Vec<FrameRef>,
+    /// What [`Blocks::read`] put into it, until [`Source::take`].
+    block: Option<Block>,
 }
 
 impl FrameBatch {
@@ -104,6 +110,7 @@ impl FrameBatch {
     /// Forgets the frames and keeps the memory.
     pub fn clear(&mut self) {
         self.frames.clear();
+        self.block = None;
     }
 
     /// Makes room for `length` bytes. Grows with the data that has arrived, not with what a header claims.
@@ -126,6 +133,20 @@ pub trait Source: Send {
     /// The capture cannot be read any further. Frames already put into the batch are valid and must be used
     /// first; every later call gives `Ok(false)`.
     fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError>;
+
+    /// A file whose blocks may be read side by side, each then to be taken in order of their numbers; `None` where what
+    /// comes next is not known before it has come.
+    fn blocks(&self) -> Option<Blocks> {
+        None
+    }
+
+    /// As [`Self::fill`], from the block that [`Blocks::read`] put into the batch.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    fn take(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
+        self.fill(batch)
+    }
 
     /// Bytes read so far, as they are stored (compressed), for progress.
     fn bytes_read(&self) -> u64;
@@ -333,7 +354,7 @@ fn open_file(opened: io::Result<File>) -> Result<Box<dyn Source>, CaptureError> 
         return Err(CaptureError::new(Reason::NotACapture, None, "a directory", "a file"));
     }
     if metadata.is_file() {
-        open_reader(Box::new(file), Some(metadata.len()), BLOCK)
+        open_file_in_blocks(file, BLOCK)
     } else {
         open_reader(Box::new(Patient(file)), None, BLOCK)
     }
@@ -398,6 +419,10 @@ pub(crate) fn open_reader(
     size: Option<u64>,
     block: usize,
 ) -> Result<Box<dyn Source>, CaptureError> {
+    Ok(Box::new(new_reader(reader, size, block)?))
+}
+
+fn new_reader(reader: Box<dyn Read + Send>, size: Option<u64>, block: usize) -> Result<Reader, CaptureError> {
     let mut plain = Plain { reader, bytes_read: 0, size };
     let head = read_head(&mut plain)?;
     let (input, head, compression): (Box<dyn Input>, _, _) = match compressed::Codec::sniff(&head) {
@@ -410,7 +435,26 @@ pub(crate) fn open_reader(
         }
     };
     let format = sniff(&head, compression)?;
-    Ok(Box::new(Reader { input, format, block: block.max(1), position: head.len() as u64, rest: head, done: false }))
+    Ok(Reader {
+        input,
+        format,
+        is_plain: compression.is_none(),
+        blocks: None,
+        block: block.max(1),
+        position: head.len() as u64,
+        rest: head,
+        done: false,
+    })
+}
+
+/// Opens a file that lies still, in blocks of `block` bytes.
+pub(crate) fn open_file_in_blocks(file: File, block: usize) -> Result<Box<dyn Source>, CaptureError> {
+    let error = |error| CaptureError::from_io(&error, None);
+    let (size, again) = (file.metadata().map_err(error)?.len(), file.try_clone().map_err(error)?);
+    let reader = new_reader(Box::new(file), Some(size), block)?;
+    // What is compressed has blocks of its own.
+    let blocks = reader.is_plain.then(|| Blocks::new(again, reader.position, block));
+    Ok(Box::new(Reader { blocks, ..reader }))
 }
 
 /// The first [`HEAD`] bytes, fewer if there are no more.
@@ -557,6 +601,9 @@ struct Parsed {
 struct Reader {
     input: Box<dyn Input>,
     format: Box<dyn Format>,
+    is_plain: bool,
+    /// The file, if its blocks may be read by others.
+    blocks: Option<Blocks>,
     /// Bytes asked for at once.
     block: usize,
     /// Bytes of the capture that came out of `input`.
@@ -597,11 +644,48 @@ impl Reader {
                 return Ok(false);
             }
             if read == 0 {
-                let found = format!("{filled} bytes before the end");
-                let expected = format!("{} of {} bytes", parsed.what, parsed.wanted);
-                return Err(CaptureError::new(Reason::Truncated, Some(offset), found, expected));
+                return Err(cut_short(filled, &parsed, offset));
             }
         }
+    }
+
+    /// The frames of a block that has been read.
+    fn next_block(&mut self, blocks: &Blocks, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
+        // One that does not begin where the last one ended is read again: the file has grown, or could not be read.
+        let block = match batch.block.take() {
+            Some(block) if block.start == self.position => block,
+            _ => blocks
+                .read_from(self.position, batch)
+                .map_err(|error| CaptureError::from_io(&error, Some(self.position)))?,
+        };
+        self.position += block.length as u64;
+        let is_long = self.rest.len() > HEADROOM;
+        let range = if is_long {
+            // All of it goes behind the record that does not end, and back again if that goes on.
+            self.rest.extend_from_slice(&batch.data[HEADROOM..HEADROOM + block.length]);
+            std::mem::swap(&mut self.rest, &mut batch.data);
+            0..batch.data.len()
+        } else {
+            let start = HEADROOM - self.rest.len();
+            batch.data[start..HEADROOM].copy_from_slice(&self.rest);
+            start..HEADROOM + block.length
+        };
+        let (data, start) = (&batch.data[range.clone()], range.start);
+        let offset = self.position - data.len() as u64;
+        let parsed = self.format.parse(data, offset, &mut batch.frames);
+        for frame in &mut batch.frames {
+            frame.offset += start as u32;
+        }
+        let parsed = parsed?;
+        if block.length == 0 && parsed.consumed == 0 {
+            return if data.is_empty() { Ok(false) } else { Err(cut_short(data.len(), &parsed, offset)) };
+        }
+        if is_long && parsed.consumed == 0 {
+            std::mem::swap(&mut self.rest, &mut batch.data);
+        } else {
+            self.keep(&batch.data[range.start + parsed.consumed..range.end]);
+        }
+        Ok(true)
     }
 
     fn keep(&mut self, rest: &[u8]) {
@@ -610,7 +694,29 @@ impl Reader {
     }
 }
 
+/// The capture ends within a record.
+fn cut_short(length: usize, parsed: &Parsed, offset: u64) -> CaptureError {
+    let found = format!("{length} bytes before the end");
+    let expected = format!("{} of {} bytes", parsed.what, parsed.wanted);
+    CaptureError::new(Reason::Truncated, Some(offset), found, expected)
+}
+
 impl Source for Reader {
+    fn blocks(&self) -> Option<Blocks> {
+        self.blocks.clone()
+    }
+
+    fn take(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
+        let Some(blocks) = self.blocks.clone() else { return self.fill(batch) };
+        if self.done {
+            batch.clear();
+            return Ok(false);
+        }
+        let more = self.next_block(&blocks, batch);
+        self.done = !matches!(more, Ok(true));
+        more
+    }
+
     fn fill(&mut self, batch: &mut FrameBatch) -> Result<bool, CaptureError> {
         batch.clear();
         if self.done {
@@ -622,7 +728,7 @@ impl Source for Reader {
     }
 
     fn bytes_read(&self) -> u64 {
-        self.input.bytes_read()
+        if self.is_plain { self.position } else { self.input.bytes_read() }
     }
 
     fn size(&self) -> Option<u64> {

@@ -132,8 +132,21 @@ impl Reader {
     /// Those of [`Source::fill`]: what has been put into the batch is to be used first.
     pub fn fill(&mut self, batch: &mut Batch) -> Result<bool, CaptureError> {
         batch.clear();
+        self.fill_by(batch, |source, frames| source.fill(frames))
+    }
+
+    /// As [`Self::fill`], from a block that is in the batch: see [`Source::take`].
+    pub fn take(&mut self, batch: &mut Batch) -> Result<bool, CaptureError> {
+        self.fill_by(batch, |source, frames| source.take(frames))
+    }
+
+    fn fill_by(
+        &mut self,
+        batch: &mut Batch,
+        fill: impl FnOnce(&mut dyn Source, &mut FrameBatch) -> Result<bool, CaptureError>,
+    ) -> Result<bool, CaptureError> {
         let Some(source) = &mut self.source else { return Ok(false) };
-        let more = source.fill(&mut batch.frames);
+        let more = fill(source.as_mut(), &mut batch.frames);
         let delivered_until = source.delivered_until();
         batch.peel = Arc::clone(&self.peel);
         batch.before = self.number;

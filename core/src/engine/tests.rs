@@ -1,7 +1,7 @@
 //! The engine over captures that are written here, byte by byte.
 
 use super::*;
-use crate::capture::{FrameBatch, open_reader};
+use crate::capture::{FrameBatch, open_file_in_blocks, open_reader};
 use crate::fingerprint::testing::{Random, hex, padded};
 use crate::flow::{EndReason, Report};
 use std::collections::BTreeMap;
@@ -588,6 +588,107 @@ fn copies_are_counted_always_and_left_out_when_asked_for() {
     let (_, counted) = replay_all(&copied, Settings::default());
     assert_eq!((counted["duplicates"], counted["ignored.duplicate"]), (with["duplicates"], 0));
     assert_eq!(without["duplicates"], 0);
+}
+
+/// A file that goes when the test has ended.
+struct Saved(std::path::PathBuf);
+
+impl Saved {
+    fn new(name: &str, data: &[u8]) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("vpn-classifier-{name}-{}.pcap", std::process::id()));
+        std::fs::write(&path, data)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What reading comes to, and the fault that it ends with.
+fn to_the_end(engine: &mut Engine) -> (Vec<String>, Option<CaptureError>) {
+    let (mut reports, mut fault) = (Vec::new(), None);
+    loop {
+        match engine.poll(Duration::from_millis(1)) {
+            Ok(Some(some)) => reports.extend(without_handles(&some)),
+            Ok(None) => return (reports, fault),
+            Err(error) => assert_eq!(fault.replace(error), None),
+        }
+    }
+}
+
+#[test]
+fn blocks_that_are_read_side_by_side_are_those_that_are_read_in_turn() -> Result<(), Box<dyn std::error::Error>> {
+    let mut frames = mixed(1_500);
+    // Records longer than a block, and than what fits in front of one.
+    for (place, length) in [(300, 70_000), (700, 200_000), (701, 65_536), (1_100, 5_000)] {
+        let (time, mut frame) = frames[place].clone();
+        frame.resize(length, 0);
+        frames.insert(place, (time, frame));
+    }
+    let whole = capture(&frames);
+    let damaged = [&whole[..whole.len() / 2], &[0xff; 40], &whole[whole.len() / 2..]].concat();
+    let captures = [&whole[..], &whole[..whole.len() - 3], &whole[..24], &whole[..whole.len() / 3], &damaged];
+    for (number, data) in captures.into_iter().enumerate() {
+        let mut one = Engine::new(settings(1))?;
+        one.begin(open_reader(Box::new(std::io::Cursor::new(data.to_vec())), None, 1 << 18)?, "directory/name.pcap");
+        let expected = (to_the_end(&mut one), stats(&mut one));
+        let file = Saved::new("side-by-side", data)?;
+        for (workers, block) in [(2, 1 << 18), (2, 4_096), (3, 1 << 16), (5, 1_000), (2, 11)] {
+            if block < 1_000 && number != 3 {
+                continue;
+            }
+            let mut several = Engine::new(settings(workers))?;
+            several.begin(open_file_in_blocks(std::fs::File::open(&file.0)?, block)?, "directory/name.pcap");
+            let found = to_the_end(&mut several);
+            assert_eq!(found.1, expected.0.1, "capture {number}, {workers} workers, blocks of {block}");
+            assert!(found.0 == expected.0.0, "capture {number}, {workers} workers, blocks of {block}");
+            assert_eq!(stats(&mut several), expected.1);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_left_in_the_middle_shows_in_no_later_capture() -> Result<(), Box<dyn std::error::Error>> {
+    let data = capture(&mixed(2_000));
+    let file = Saved::new("left", &data)?;
+    let open = || open_file_in_blocks(std::fs::File::open(&file.0).expect("a file"), 4_096).expect("a capture");
+    let mut engine = Engine::new(settings(3))?;
+    engine.begin(open(), "directory/name.pcap");
+    let (expected, fault) = to_the_end(&mut engine);
+    assert!(expected.len() > 100 && fault.is_none());
+    for _ in 0..5 {
+        engine.begin(open(), "directory/name.pcap");
+        assert!(engine.poll(Duration::ZERO)?.is_some());
+        engine.begin(open(), "directory/name.pcap");
+        assert!(to_the_end(&mut engine).0 == expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_read_on_without_a_gap() -> Result<(), Box<dyn std::error::Error>> {
+    let data = capture(&mixed(2_000));
+    let file = Saved::new("grows", &data[..5_000])?;
+    let mut source = open_file_in_blocks(std::fs::File::open(&file.0)?, 4_096)?;
+    let blocks = source.blocks().ok_or("no blocks")?;
+    let (mut frames, mut batch) = (0, FrameBatch::new());
+    for number in 0.. {
+        blocks.read(number, &mut batch);
+        if number == 1 {
+            // Behind the end that the second block has seen.
+            std::fs::write(&file.0, &data)?;
+        }
+        if !source.take(&mut batch)? {
+            break;
+        }
+        frames += batch.frames().len();
+    }
+    assert_eq!((frames, source.bytes_read()), (2_000, data.len() as u64));
+    Ok(())
 }
 
 /// A capture whose host's clock goes on, 30 seconds at each fill, when the frames have been delivered.

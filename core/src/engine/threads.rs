@@ -1,8 +1,9 @@
 //! Several workers, each on a thread of its own.
 //!
 //! What they are to do stands on a board, in order, and each carries all of it out for its own shards. Who has nothing
-//! to carry out reads: one at a time reads the next block and puts it on the board, then lists its frames for the
-//! others while the next one reads. So beside that list, what goes from core to core is of each packet the beginning of
+//! to carry out reads the next block, puts it on the board in its turn, and then lists its frames for the others. Blocks of
+//! a plain file are read side by side, by tickets; of anything else one at a time. Who has read a block finds its frames:
+//! to walk from record to record through what another core has read is slower than to read it. So beside that list, what goes from core to core is of each packet the beginning of
 //! its frame: what is written by one and read by another costs more than to decode it again.
 //!
 //! Nothing is on the board, and nobody reads, when [`Threads::wait`] returns.
@@ -16,8 +17,8 @@ use super::batch::Batch;
 use super::reader::Reader;
 use super::worker::{Command, Worker, WorkerCounters};
 use super::{ENOUGH_REPORTS, Gone};
-use crate::capture::CaptureError;
 use crate::capture::bpf::Filter;
+use crate::capture::{Blocks, CaptureError};
 use crate::flow::{FlowReport, Limits};
 
 /// Blocks on the board beside one for each worker: enough for who is ahead to go on reading.
@@ -51,6 +52,13 @@ struct Plan {
     /// Number of the first one.
     first: u64,
     reading: Reading,
+    /// The capture, if its blocks may be read side by side.
+    blocks: Option<Blocks>,
+    /// Of the block to be read next, and of the one to be put on the board next; those of one capture follow those of another.
+    ticket: u64,
+    turn: u64,
+    /// Of the capture's first block.
+    first_ticket: u64,
     /// The first block that ends after this is the last one for now.
     until: Option<Instant>,
     reports: Vec<FlowReport>,
@@ -97,7 +105,12 @@ enum Reading {
 
 /// What a worker does next.
 enum Step {
+    /// Reads the next block, and puts it on the board.
     Read(Batch),
+    /// Reads the block of a number, to put it on the board when it is its turn.
+    ReadBlock(Blocks, u64, Batch),
+    /// Puts a block that it has read on the board.
+    Put(Batch),
     CarryOut(Task),
 }
 
@@ -126,19 +139,40 @@ impl Board {
         plan
     }
 
-    /// What a worker that has carried out the entries before `next` does now; waits for it. `None` at the end.
-    fn step(&self, next: &mut u64) -> Option<Step> {
+    /// What a worker that has carried out the entries before `next`, and has `read` a block, does now; waits for it.
+    /// `None` at the end.
+    fn step(&self, next: &mut u64, read: &mut Option<(u64, Batch)>) -> Option<Step> {
         let mut plan = self.plan();
         loop {
             if plan.is_closed {
                 return None;
             }
+            if let Some((_, batch)) = read.take_if(|(ticket, _)| *ticket < plan.first_ticket) {
+                // Of a capture that is left.
+                plan.spare.push(batch);
+            }
+            let is_wanted = matches!(plan.reading, Reading::Wanted);
+            let turn = plan.turn;
+            if is_wanted && let Some((_, batch)) = read.take_if(|(ticket, _)| *ticket == turn) {
+                plan.reading = Reading::Begun;
+                plan.turn += 1;
+                return Some(Step::Put(batch));
+            }
             let place = next.saturating_sub(plan.first) as usize;
             let to_do = plan.entries.len().saturating_sub(place);
-            let may_read = matches!(plan.reading, Reading::Wanted) && plan.entries.len() < plan.room;
-            if may_read && to_do <= LEAST {
-                plan.reading = Reading::Begun;
-                return Some(Step::Read(plan.spare.pop().unwrap_or_default()));
+            if to_do <= LEAST && plan.entries.len() < plan.room && read.is_none() {
+                if let Some(blocks) = &plan.blocks {
+                    if is_wanted || matches!(plan.reading, Reading::Begun) {
+                        let (blocks, ticket) = (blocks.clone(), plan.ticket);
+                        plan.ticket += 1;
+                        *read = Some((ticket, Batch::default()));
+                        let number = ticket - plan.first_ticket;
+                        return Some(Step::ReadBlock(blocks, number, plan.spare.pop().unwrap_or_default()));
+                    }
+                } else if is_wanted {
+                    plan.reading = Reading::Begun;
+                    return Some(Step::Read(plan.spare.pop().unwrap_or_default()));
+                }
             }
             if let Some(entry) = plan.entries.get_mut(place)
                 && !entry.waits
@@ -152,10 +186,15 @@ impl Board {
         }
     }
 
-    /// Reads a block, puts it on the board, and lists its frames.
-    fn read(&self, mut batch: Batch, workers: usize) {
+    /// Puts a block on the board, and lists its frames. `fill` reads it, or finds the frames in what has been read.
+    fn put(
+        &self,
+        mut batch: Batch,
+        workers: usize,
+        fill: impl FnOnce(&mut Reader, &mut Batch) -> Result<bool, CaptureError>,
+    ) {
         let Ok(mut reader) = self.reader.lock() else { return };
-        let more = reader.fill(&mut batch);
+        let more = fill(&mut reader, &mut batch);
         let is_empty = batch.is_empty();
         let batch = Arc::new(RwLock::new(batch));
         let mut plan = self.plan();
@@ -244,10 +283,18 @@ impl Drop for Farewell<'_> {
 
 fn work(mut worker: Worker, board: &Board, workers: usize) {
     let _farewell = Farewell(board);
-    let (mut next, mut reports) = (0, Vec::new());
-    while let Some(step) = board.step(&mut next) {
+    let (mut next, mut reports, mut read) = (0, Vec::new(), None);
+    while let Some(step) = board.step(&mut next, &mut read) {
         match step {
-            Step::Read(batch) => board.read(batch, workers),
+            Step::Read(batch) => board.put(batch, workers, Reader::fill),
+            Step::Put(batch) => board.put(batch, workers, Reader::take),
+            Step::ReadBlock(blocks, number, mut batch) => {
+                batch.clear();
+                blocks.read(number, &mut batch.frames);
+                if let Some((_, room)) = &mut read {
+                    *room = batch;
+                }
+            }
             Step::CarryOut(task) => {
                 match task {
                     // Nobody writes any more, and one who panicked while it wrote has ended.
@@ -279,6 +326,13 @@ impl Threads {
             threads.threads.push(thread.spawn(move || work(worker, &board, count))?);
         }
         Ok(threads)
+    }
+
+    /// Another capture begins, whose blocks may be read side by side.
+    pub fn begin_capture(&self, blocks: Option<Blocks>) {
+        let mut plan = self.board.plan();
+        plan.blocks = blocks;
+        (plan.first_ticket, plan.turn) = (plan.ticket, plan.ticket);
     }
 
     /// Has a command carried out by all workers, in its turn.
