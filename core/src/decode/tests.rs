@@ -259,6 +259,12 @@ proptest::proptest! {
             proptest::prop_assert_eq!(Ok(Decoded::Flow), slow);
             proptest::prop_assert_eq!(format!("{one_look:?}"), format!("{packet:?}"));
         }
+        if let (Some(addresses), Ok(Decoded::Flow | Decoded::LaterFragment)) =
+            (plain_addresses(&bytes, LinkType(1)), slow)
+        {
+            proptest::prop_assert_eq!(addresses, (packet.source, packet.destination, packet.ip_version));
+        }
+        proptest::prop_assert!(!is_plain || plain_addresses(&bytes, LinkType(1)).is_some());
         let whole = decode(&bytes, original as u32, LinkType(1), &Peel::default(), &mut decoded);
         proptest::prop_assert_eq!(whole, slow);
         if slow.is_ok() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::capture::FrameBatch;
+use crate::capture::{FrameBatch, FrameRef};
 use crate::decode::{self, Decoded, Packet, Peel};
 use crate::flow::key::KeyWords;
 use crate::flow::{FlowKey, Shard};
@@ -66,19 +66,27 @@ impl Batch {
         self.lists.get(worker).map(Vec::as_slice)
     }
 
+    /// Hash of the host pair of a frame that has to be decoded for it.
+    #[inline(never)]
+    fn pair(&self, frame: &FrameRef) -> Option<u64> {
+        let mut packet = Packet::default();
+        let bytes = self.frames.bytes(frame);
+        match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut packet) {
+            Ok(Decoded::Flow | Decoded::LaterFragment) => Some(KeyWords::of(&packet).0.pair_hash()),
+            _ => None,
+        }
+    }
+
     /// Lists the frames for so many workers: those of one host pair for one, whose shard it has. What belongs to no flow
     /// is somebody's, to be counted.
     pub fn list(&mut self, workers: usize) {
         self.lists.resize_with(workers, Vec::new);
         for (place, frame) in (0..).zip(self.frames.frames()) {
-            let bytes = self.frames.bytes(frame);
-            let mut packet = Packet::default();
-            let worker = match decode::decode(bytes, frame.original, frame.linktype, &self.peel, &mut packet) {
-                Ok(Decoded::Flow | Decoded::LaterFragment) => {
-                    FlowKey::shard(KeyWords::of(&packet).0.pair_hash()) % workers
-                }
-                _ => place as usize % workers,
+            let pair = match decode::plain_addresses(self.frames.bytes(frame), frame.linktype) {
+                Some((source, destination, version)) => Some(KeyWords::pair_of(&source, &destination, version)),
+                None => self.pair(frame),
             };
+            let worker = pair.map_or(place as usize, FlowKey::shard) % workers;
             if let Some(list) = self.lists.get_mut(worker) {
                 list.push(place);
             }

@@ -95,6 +95,15 @@ impl KeyWords {
         (Self { low, high, ports, kind: kind(packet.transport, packet.ip_version) }, from_low)
     }
 
+    /// [`Self::pair_hash`] of what goes between two addresses.
+    #[inline(always)]
+    pub fn pair_of(source: &[u8; 16], destination: &[u8; 16], ip_version: u8) -> u64 {
+        let is_low = u128::from_be_bytes(*source) <= u128::from_be_bytes(*destination);
+        let (low, high) = if is_low { (source, destination) } else { (destination, source) };
+        let kind = kind(Transport::Udp, ip_version);
+        Self { low: words(low), high: words(high), ports: 0, kind }.pair_hash()
+    }
+
     /// TCP.
     #[inline]
     pub fn is_stream(&self) -> bool {
@@ -225,6 +234,10 @@ mod tests {
             prop_assert!((a, ap) == (b, bp) || low_there != low_back);
             let (beside, _) = key_of(&packet(b, other, a, ap));
             prop_assert_eq!(there.pair_hash(), beside.pair_hash());
+            let one = packet(a, ap, b, bp);
+            for (source, destination) in [(one.source, one.destination), (one.destination, one.source)] {
+                prop_assert_eq!(KeyWords::pair_of(&source, &destination, 4), there.pair_hash());
+            }
         }
     }
 
