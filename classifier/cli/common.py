@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,11 +54,13 @@ def keep_inputs(output: str, paths: Iterable[str], what: str) -> None:
     if output == "-" or not written.exists():
         return
     status = written.stat()
+    if stat.S_ISCHR(status.st_mode):  # keeps nothing that could be lost
+        return
     for path in paths:
         if path == "-":
             continue
         try:
-            is_same = os.path.samestat(Path(path).stat(), status)
+            is_same = os.path.samestat(os.stat(path), status)  # noqa: PTH116, a Path of each of thousands costs more
         except OSError:  # whoever reads it says so
             continue
         if is_same:
