@@ -274,6 +274,23 @@ pub struct Packet {
     pub path: Path,
 }
 
+/// What [`plain`] packets are decoded into.
+pub trait Target {
+    /// The packet.
+    fn packet(&mut self) -> &mut Packet;
+
+    /// It is whole, and here is what follows from it: compiled for each IP version apart, with all that was read at hand.
+    fn complete(&mut self);
+}
+
+impl Target for Packet {
+    fn packet(&mut self) -> &mut Packet {
+        self
+    }
+
+    fn complete(&mut self) {}
+}
+
 /// Bytes of a frame with a position; every read is checked.
 struct Cursor<'a> {
     bytes: &'a [u8],
@@ -520,8 +537,8 @@ fn tunnel_in_udp(cursor: &Cursor<'_>, packet: &mut Packet, peel: &Peel, depth: u
 /// TCP: most frames, in one look, as [`decode_layers`] decodes them. False, with `packet` in disorder, where their headers
 /// have to be followed one by one; a test compares the two.
 #[inline(always)]
-pub fn plain(bytes: &[u8], link: LinkType, packet: &mut Packet) -> bool {
-    link.0 == 1 && plain_ethernet(bytes, packet).is_some()
+pub fn plain(bytes: &[u8], link: LinkType, target: &mut impl Target) -> bool {
+    link.0 == 1 && plain_ethernet(bytes, target).is_some()
 }
 
 /// The addresses of a frame's flow, and its IP version, if that is so plain that they can be read at once. Less is looked at
@@ -556,12 +573,13 @@ pub fn plain_addresses(bytes: &[u8], link: LinkType) -> Option<([u8; 16], [u8; 1
 /// What is read is written at once, in whole words: few values are under way at a time, and a processor that reads again
 /// what was written in parts waits.
 #[inline(always)]
-fn plain_ethernet(bytes: &[u8], packet: &mut Packet) -> Option<()> {
+fn plain_ethernet(bytes: &[u8], target: &mut impl Target) -> Option<()> {
     const ETHERNET: Path = Path(EncapLayer::Ethernet as u64 + 1);
     const TAGGED: Path = Path(ETHERNET.0 << LAYER_BITS | (EncapLayer::Dot1q as u64 + 1));
     let link = bytes.first_chunk::<18>()?;
     let mut kind = u16::from_be_bytes([link[12], link[13]]);
     let mut ip = 14;
+    let packet = target.packet();
     (packet.vlans, packet.path, packet.fragment) = (Vlans(0), ETHERNET, None);
     if kind == 0x8100 {
         kind = u16::from_be_bytes([link[16], link[17]]);
@@ -570,37 +588,61 @@ fn plain_ethernet(bytes: &[u8], packet: &mut Packet) -> Option<()> {
         packet.path = TAGGED;
     }
     let rest = bytes.get(ip..)?;
-    // As long as TCP's header needs: a shorter datagram goes the long way.
-    let (total, protocol, before, transport) = match kind {
-        0x0800 => {
-            let head = rest.first_chunk::<40>()?;
-            let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-            if (head[0] != 0x45) | (half(6) & 0x3fff != 0) {
-                return None;
-            }
-            let address =
-                |at: usize| u128::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-            packet.source = address(12).to_le_bytes();
-            packet.destination = address(16).to_le_bytes();
-            packet.ip_version = 4;
-            packet.identification = half(4);
-            (usize::from(half(2)), head[9], 20, head.last_chunk::<20>()?)
-        }
-        0x86dd => {
-            let head = rest.first_chunk::<60>()?;
-            let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
-            if (head[0] >> 4 != 6) | (length == 0) {
-                return None;
-            }
-            let address = |at: usize| head[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
-            packet.source = address(8).to_le_bytes();
-            packet.destination = address(24).to_le_bytes();
-            packet.ip_version = 6;
-            packet.identification = 0;
-            (40 + length, head[6], 40, head.last_chunk::<20>()?)
-        }
-        _ => return None,
-    };
+    match kind {
+        0x0800 => plain_ipv4(rest, ip, target),
+        0x86dd => plain_ipv6(rest, ip, target),
+        _ => None,
+    }
+}
+
+/// IPv4 and what it carries, at an offset in the frame. As long as TCP's header needs, as is the next: a shorter datagram
+/// goes the long way.
+#[inline(never)]
+fn plain_ipv4(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()> {
+    let packet = target.packet();
+    let head = rest.first_chunk::<40>()?;
+    let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    if (head[0] != 0x45) | (half(6) & 0x3fff != 0) {
+        return None;
+    }
+    let address = |at: usize| u128::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    packet.source = address(12).to_le_bytes();
+    packet.destination = address(16).to_le_bytes();
+    packet.ip_version = 4;
+    packet.identification = half(4);
+    plain_transport::<20>(rest.len(), offset, head[9], head.last_chunk()?, usize::from(half(2)), packet)?;
+    target.complete();
+    Some(())
+}
+
+#[inline(never)]
+fn plain_ipv6(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()> {
+    let packet = target.packet();
+    let head = rest.first_chunk::<60>()?;
+    let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    if (head[0] >> 4 != 6) | (length == 0) {
+        return None;
+    }
+    let address = |at: usize| head[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
+    packet.source = address(8).to_le_bytes();
+    packet.destination = address(24).to_le_bytes();
+    packet.ip_version = 6;
+    packet.identification = 0;
+    plain_transport::<40>(rest.len(), offset, head[6], head.last_chunk()?, 40 + length, packet)?;
+    target.complete();
+    Some(())
+}
+
+/// TCP or UDP behind an IP header of `BEFORE` octets; `total` is the length of the IP packet, and `captured` of it were.
+#[inline(always)]
+fn plain_transport<const BEFORE: usize>(
+    captured: usize,
+    offset: usize,
+    protocol: u8,
+    transport: &[u8; 20],
+    total: usize,
+    packet: &mut Packet,
+) -> Option<()> {
     packet.ip_length = total as u32;
     let half = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
     packet.source_port = half(0);
@@ -611,7 +653,7 @@ fn plain_ethernet(bytes: &[u8], packet: &mut Packet) -> Option<()> {
         packet.tcp_flags = transport[13];
         packet.checksum = half(16);
         let header = usize::from(transport[12] >> 4) * 4;
-        if (header < 20) | (total < before) {
+        if (header < 20) | (total < BEFORE) {
             return None;
         }
         (header, total)
@@ -622,16 +664,16 @@ fn plain_ethernet(bytes: &[u8], packet: &mut Packet) -> Option<()> {
         packet.checksum = half(6);
         let length = usize::from(half(4));
         let is_tunnel = is_tunnel_port(packet.source_port, packet.destination_port);
-        if (protocol != 17) | (length < 8) | (total < before + 8) | is_tunnel {
+        if (protocol != 17) | (length < 8) | (total < BEFORE + 8) | is_tunnel {
             return None;
         }
-        (8, total.min(before + length))
+        (8, total.min(BEFORE + length))
     };
     // Within the IP packet, of which the offsets are small.
-    let length = end.saturating_sub(before + header);
-    let start = ip + before + header;
-    packet.payload_offset = start as u32;
-    packet.payload_captured = bytes.len().saturating_sub(start).min(length) as u32;
+    let start = BEFORE + header;
+    let length = end.saturating_sub(start);
+    packet.payload_offset = (offset + start) as u32;
+    packet.payload_captured = captured.saturating_sub(start).min(length) as u32;
     packet.payload_length = length as u32;
     Some(())
 }

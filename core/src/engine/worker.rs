@@ -121,9 +121,10 @@ impl Worker {
             None => {
                 let mut first = 0;
                 for (frames, clock) in frames.chunks(TOGETHER).zip(clock.chunks(TOGETHER)) {
+                    let places = first..first + frames.len();
                     self.decode(
                         batch,
-                        frames.iter().zip(clock).zip(first..).map(|((frame, &now), place)| (frame, now, place)),
+                        frames.iter().zip(clock).zip(places).map(|((frame, &now), place)| (frame, now, place)),
                     );
                     self.look_up();
                     self.look(batch, &mut ticks);
@@ -159,16 +160,12 @@ impl Worker {
                 continue;
             }
             let Some(arrived) = self.packets.places.get_mut(used) else { break };
+            let is_plain = arrived.read(bytes, frame, now, key_mode);
             let routed = &mut arrived.routed;
-            if decode::plain(bytes, frame.linktype, &mut routed.packet) {
-                routed.route(key_mode);
-            } else if !self.counters.decode_layers(bytes, frame, &batch.peel, key_mode, routed) {
+            if !is_plain && !self.counters.decode_layers(bytes, frame, &batch.peel, key_mode, routed) {
                 continue;
             }
             routed.number = number.wrapping_add(place as u64);
-            routed.time = frame.time;
-            routed.now = now;
-            arrived.offset = frame.offset;
             arrived.shard = self.shards.place(FlowKey::shard(routed.pair));
             if let Some(shard) = self.shards.all.get(arrived.shard) {
                 shard.prefetch_index(routed.hash);
@@ -313,6 +310,18 @@ struct Arrived {
 }
 
 impl Arrived {
+    /// Decodes a frame, if it is plain.
+    #[inline(always)]
+    fn read(&mut self, bytes: &[u8], frame: &FrameRef, now: i64, key_mode: KeyMode) -> bool {
+        self.offset = frame.offset;
+        (self.routed.time, self.routed.now) = (frame.time, now);
+        let is_plain = decode::plain(bytes, frame.linktype, &mut self.routed);
+        if is_plain {
+            self.routed.set_scope(key_mode);
+        }
+        is_plain
+    }
+
     /// Its payload, as far as it was captured.
     #[inline]
     fn payload<'batch>(&self, batch: &'batch Batch) -> &'batch [u8] {

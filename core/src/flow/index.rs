@@ -8,8 +8,6 @@
 //! can (linear probing); one that goes is filled by those behind it, so nothing has to be swept, and their distances say
 //! without a look at their flows how far they may move up. The few that lie further than that can tell are asked for.
 
-use std::hint::select_unpredictable;
-
 use super::prefetch::prefetch;
 
 /// No entry.
@@ -27,18 +25,16 @@ const WINDOW: usize = 4;
 /// Slots that can be told.
 pub const MOST_SLOTS: usize = SLOTS as usize;
 
-/// Where a slot may be, by the hash alone: it, if anything like it was near, or one of these.
+/// Where a slot may be, by the hash alone: the first that is like it, or [`NOWHERE`].
 #[derive(Clone, Copy, Debug)]
 pub struct Guess(u32);
 
-/// There is none.
+/// Nothing is like it: it is nowhere.
 const NOWHERE: u32 = u32::MAX;
-/// Nothing like it was near.
-const UNKNOWN: u32 = u32::MAX - 1;
 
 impl Default for Guess {
     fn default() -> Self {
-        Self(UNKNOWN)
+        Self(NOWHERE)
     }
 }
 
@@ -71,12 +67,25 @@ impl Index {
         let (home, tag) = (hash as usize & self.entries.len().wrapping_sub(1), tag(hash));
         // Of the first few the one that is like it, chosen without asking each whether to go on: which one it is nobody
         // could predict.
-        let Some(window) = self.entries.get(home..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
-            return Guess(if self.entries.is_empty() { NOWHERE } else { UNKNOWN });
-        };
+        let Some(window) = self.window(home) else { return self.guess_by_one(hash) };
         let choose = |chosen, &entry: &u32| if (entry ^ tag) & TAG == 0 { entry & SLOTS } else { chosen };
-        let is_free = window.iter().fold(false, |is_free, &entry| is_free | (entry == FREE));
-        Guess(window.iter().rev().fold(select_unpredictable(is_free, NOWHERE, UNKNOWN), choose))
+        match window.iter().rev().fold(NOWHERE, choose) {
+            NOWHERE if !has_room(window) => self.guess_by_one(hash),
+            slot => Guess(slot),
+        }
+    }
+
+    /// The same, one by one.
+    #[inline(never)]
+    fn guess_by_one(&self, hash: u64) -> Guess {
+        let like_it = self.probe(hash).find(|entry| (entry ^ tag(hash)) & TAG == 0);
+        Guess(like_it.map_or(NOWHERE, |entry| entry & SLOTS))
+    }
+
+    /// The first few entries from where a hash points to, unless the table ends before.
+    #[inline(always)]
+    fn window(&self, home: usize) -> Option<&[u32; WINDOW]> {
+        self.entries.get(home..)?.first_chunk()
     }
 
     /// The slot of a hash for which `is_it` holds.
@@ -98,18 +107,16 @@ impl Index {
     /// The same, one by one.
     #[inline(never)]
     fn find_by_one(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let mask = self.entries.len().wrapping_sub(1);
-        let mut at = hash as usize & mask;
-        loop {
-            let entry = *self.entries.get(at)?;
-            if entry == FREE {
-                return None;
-            }
-            if (entry ^ tag(hash)) & TAG == 0 && is_it(entry & SLOTS) {
-                return Some(entry & SLOTS);
-            }
-            at = (at + 1) & mask;
-        }
+        let like_it = self.probe(hash).filter(|entry| (entry ^ tag(hash)) & TAG == 0);
+        like_it.map(|entry| entry & SLOTS).find(|&slot| is_it(slot))
+    }
+
+    /// The entries from where a hash points to up to one that is free.
+    #[inline]
+    fn probe(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let home = hash as usize & self.entries.len().wrapping_sub(1);
+        let (before, behind) = self.entries.split_at_checked(home).unwrap_or_default();
+        behind.iter().chain(before).copied().take_while(|&entry| entry != FREE)
     }
 
     /// Adds a slot that is not in it. `all` tells the hashes and slots that are, when it grows.
@@ -137,7 +144,7 @@ impl Index {
         let mask = self.entries.len() - 1;
         let home = hash as usize & mask;
         let mut at = home;
-        if let Some(window) = self.entries.get(home..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
+        if let Some(window) = self.window(home) {
             // The first free one, or the one behind.
             let free = window.iter().rev().fold(0_u32, |free, &entry| free << 1 | u32::from(entry == FREE));
             at = (home + (free | 1 << WINDOW).trailing_zeros() as usize) & mask;
@@ -198,6 +205,12 @@ fn entry(hash: u64, distance: usize, slot: u32) -> u32 {
 #[inline]
 fn told(distance: usize) -> u32 {
     (distance.min(FAR) as u32) << SLOT_BITS
+}
+
+/// Whether an entry is free.
+#[inline(always)]
+fn has_room(window: &[u32; WINDOW]) -> bool {
+    window.iter().fold(false, |is_free, &entry| is_free | (entry == FREE))
 }
 
 /// From the end of the hash that says nothing about the place.

@@ -1,5 +1,7 @@
 //! The direction-free flow key and the shard it belongs to.
 
+use std::hint::select_unpredictable;
+
 use super::hash::{SEED, mix};
 use super::shard::SHARDS;
 use crate::decode::{Packet, Path, Transport, Vlans};
@@ -82,17 +84,29 @@ impl KeyWords {
     #[inline(always)]
     pub fn of(packet: &Packet) -> (Self, bool) {
         let (source, destination) = (words(&packet.source), words(&packet.destination));
-        let (from, to) = (u32::from(packet.source_port), u32::from(packet.destination_port));
-        // Behind an IPv4 address there are zeros. Without a branch, here and below: half of all packets go either way.
-        let number = |words: [u64; 2]| u128::from(words[0].swap_bytes()) << 64 | u128::from(words[1].swap_bytes());
-        let (one, other) = (number(source), number(destination));
-        let from_low = (one < other) | ((one == other) & (from <= to));
-        let swap = u64::from(from_low).wrapping_sub(1);
-        let differ = [(source[0] ^ destination[0]) & swap, (source[1] ^ destination[1]) & swap];
-        let low = [source[0] ^ differ[0], source[1] ^ differ[1]];
-        let high = [destination[0] ^ differ[0], destination[1] ^ differ[1]];
-        let ports = (from << 16 | to).rotate_left(swap as u32 & 16);
-        (Self { low, high, ports, kind: kind(packet.transport, packet.ip_version) }, from_low)
+        let (from, to) = (u64::from(packet.source_port), u64::from(packet.destination_port));
+        let kind = kind(packet.transport, packet.ip_version);
+        // Chosen without a branch: half of all packets go either way.
+        let from_low = if packet.ip_version == 4 {
+            // Behind an IPv4 address there are zeros.
+            let number = |words: [u64; 2], port| u64::from((words[0] as u32).swap_bytes()) << 16 | port;
+            number(source, from) <= number(destination, to)
+        } else {
+            let number = |words: [u64; 2]| u128::from(words[0].swap_bytes()) << 64 | u128::from(words[1].swap_bytes());
+            let (one, other) = (number(source), number(destination));
+            (one < other) | ((one == other) & (from <= to))
+        };
+        let choose = |one, other| select_unpredictable(from_low, one, other);
+        let (low, high) = if packet.ip_version == 4 {
+            ([choose(source[0], destination[0]), 0], [choose(destination[0], source[0]), 0])
+        } else {
+            let swap = u64::from(from_low).wrapping_sub(1);
+            let differ = [(source[0] ^ destination[0]) & swap, (source[1] ^ destination[1]) & swap];
+            let low = [source[0] ^ differ[0], source[1] ^ differ[1]];
+            (low, [destination[0] ^ differ[0], destination[1] ^ differ[1]])
+        };
+        let ports = choose(from << 16 | to, to << 16 | from) as u32;
+        (Self { low, high, ports, kind }, from_low)
     }
 
     /// [`Self::pair_hash`] of what goes between two addresses.

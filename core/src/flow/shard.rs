@@ -10,9 +10,9 @@ use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::key::{FlowKey, KeyMode, KeyWords};
 use super::record::{EndReason, FlowReport, Report};
-use super::table::{Details, Flow, Hint, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked};
+use super::table::{Details, Flow, Hint, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked, wanted};
 use super::wheel::Links;
-use crate::decode::{Packet, Transport, tcp_flags};
+use crate::decode::{Packet, Target, Transport, tcp_flags};
 use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol};
 
 /// Logical shards.
@@ -129,17 +129,42 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
+    /// What its flow has to be, for it to be nothing but one more: see [`super::table::wanted`].
+    pub wanted: u8,
+}
+
+impl Target for Routed {
+    #[inline(always)]
+    fn packet(&mut self) -> &mut Packet {
+        &mut self.packet
+    }
+
+    /// Routes it by its five-tuple: see [`Self::set_scope`] for the rest.
+    #[inline(always)]
+    fn complete(&mut self) {
+        (self.key, self.from_low) = KeyWords::of(&self.packet);
+        self.pair = self.key.pair_hash();
+        self.scope = 0;
+        self.hash = self.key.hash(self.pair, self.scope);
+        self.wanted = wanted(self);
+    }
 }
 
 impl Routed {
-    /// Sets what follows from the packet.
+    /// Sets what follows from the packet and its times.
     #[inline(always)]
     pub fn route(&mut self, mode: KeyMode) {
-        let packet = &self.packet;
-        self.scope = if mode == KeyMode::FiveTuple { 0 } else { mode.scope(packet.vlans, packet.path) };
-        (self.key, self.from_low) = KeyWords::of(packet);
-        self.pair = self.key.pair_hash();
-        self.hash = self.key.hash(self.pair, self.scope);
+        self.complete();
+        self.set_scope(mode);
+    }
+
+    /// Tells flows of one five-tuple apart by what the mode names.
+    #[inline(always)]
+    pub fn set_scope(&mut self, mode: KeyMode) {
+        if mode != KeyMode::FiveTuple {
+            self.scope = mode.scope(self.packet.vlans, self.packet.path);
+            self.hash = self.key.hash(self.pair, self.scope);
+        }
     }
 }
 

@@ -153,7 +153,7 @@ pub struct Tracked {
     pub durations: u8,
     /// Its place in the wheel, once it is in a pool other than that of the undecided.
     pub links: Links,
-    /// Packets by direction beyond those that [`Flow`] counts.
+    /// Packets by end beyond those that [`Flow`] counts.
     pub more_packets: [u64; 2],
 }
 
@@ -170,9 +170,9 @@ pub struct Flow {
     layers: LayersId,
     /// Packet clock at its latest packet.
     pub seen: i64,
-    /// Packets by direction; [`Table::packets`] has them all.
+    /// Packets by end, the `low` one first; [`Table::packets`] has them all.
     packets: [u32; 2],
-    /// Lower half of the octets by direction.
+    /// Lower half of the octets by end.
     octets: [u32; 2],
 }
 
@@ -183,7 +183,7 @@ pub struct Details {
     end: i64,
     /// Fingerprints' state, and what was reported.
     pub tracked: Option<Box<Tracked>>,
-    /// Upper half of the octets by direction.
+    /// Upper half of the octets by end.
     octets: [u32; 2],
     /// What fingerprints need before any of them keeps state.
     pub track: Track,
@@ -206,10 +206,8 @@ impl Details {
 
 /// Of [`Flow`]'s kind: a segment without payload changes nothing but the counts.
 const QUIET: u8 = 0x10;
-/// The same for any segment of a direction, unless it opens or closes.
+/// The same for any segment from an end, the `low` one first, unless it opens or closes.
 const SETTLED: [u8; 2] = [0x20, 0x40];
-/// [`Flow::wanted`], by whether there is a payload, and the direction.
-const WANTED: [u8; 4] = [QUIET, QUIET, SETTLED[0], SETTLED[1]];
 /// Of [`Flow`]'s state: TCP's FIN by direction (bits 0 and 1), RST (bit 2), its end has been scheduled (bit 3).
 const CLOSING: u8 = 0x0f;
 /// Its pool.
@@ -327,29 +325,51 @@ impl Flow {
         usize::from(routed.from_low != self.first_is_low())
     }
 
-    /// Of [`QUIET`] and [`SETTLED`], what a segment wants to be nothing but one more.
+    /// Whether a packet is of this flow. A slot that is free has no key: its kind is 0.
     #[inline(always)]
-    fn wanted(&self, routed: &Routed) -> u8 {
-        WANTED[usize::from(routed.packet.payload_length != 0) << 1 | self.direction(routed) & 1]
+    fn is_of(&self, routed: &Routed, mode: KeyMode, layers: &Layers) -> bool {
+        let key = &routed.key;
+        let addresses = (self.low[0] ^ key.low[0])
+            | (self.low[1] ^ key.low[1])
+            | (self.high[0] ^ key.high[0])
+            | (self.high[1] ^ key.high[1]);
+        let others = (self.ports ^ key.ports) | u32::from((self.kind ^ key.kind) & KIND);
+        addresses | u64::from(others) == 0 && (mode == KeyMode::FiveTuple || self.scope(mode, layers) == routed.scope)
     }
 
-    /// Counts a packet that is nothing but one more. False when it may be more than that, and nothing was done.
-    #[inline]
+    /// What of its key is not in [`Self::words`].
+    fn scope(&self, mode: KeyMode, layers: &Layers) -> u32 {
+        if mode == KeyMode::FiveTuple {
+            return 0;
+        }
+        let (vlans, path) = layers.get(self.layers);
+        mode.scope(vlans, path)
+    }
+
+    /// Which of its ends a packet came from: 0 the one that is `low`.
+    ///
+    /// Counts and [`SETTLED`] go by this: it is told by the packet alone.
+    #[inline(always)]
+    fn end_of(routed: &Routed) -> usize {
+        usize::from(!routed.from_low)
+    }
+
+    /// Values by end, of the sender of the flow's first packet and of the other one.
+    fn by_direction<Value: Copy>(&self, by_end: [Value; 2]) -> [Value; 2] {
+        if self.first_is_low() { by_end } else { [by_end[1], by_end[0]] }
+    }
+
+    /// Counts a packet of this flow that is nothing but one more. False when it may be more than that, and nothing was done.
+    #[inline(always)]
     fn pass(&mut self, routed: &Routed) -> bool {
-        let packet = &routed.packet;
-        let (own, wanted) = (self.direction(routed), self.wanted(routed));
         let is_idle = routed.now.wrapping_sub(self.seen) as u64 > SHORTEST_TIMEOUT as u64;
-        // One question instead of five, whose answers nobody could predict.
-        if (self.kind & wanted == 0)
-            | is_idle
-            | (packet.tcp_flags & ENDS != 0)
-            | packet.fragment.is_some()
-            | (routed.time != routed.now)
-        {
+        if (self.kind & routed.wanted == 0) | is_idle {
             return false;
         }
-        let (packets, octets) = (&mut self.packets[own & 1], &mut self.octets[own & 1]);
-        let (Some(more_packets), Some(more_octets)) = (packets.checked_add(1), octets.checked_add(packet.ip_length))
+        let end = Self::end_of(routed);
+        let (packets, octets) = (&mut self.packets[end], &mut self.octets[end]);
+        let (Some(more_packets), Some(more_octets)) =
+            (packets.checked_add(1), octets.checked_add(routed.packet.ip_length))
         else {
             return false;
         };
@@ -360,6 +380,17 @@ impl Flow {
 
 /// Flags of segments that are looked at whatever their stream is.
 const ENDS: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+
+/// Of [`QUIET`] and [`SETTLED`], which a packet wants of its flow to be nothing but one more; none if it is more whatever
+/// its flow is.
+#[inline(always)]
+pub fn wanted(routed: &Routed) -> u8 {
+    let packet = &routed.packet;
+    let settled = select_unpredictable(routed.from_low, SETTLED[0], SETTLED[1]);
+    let wanted = select_unpredictable(packet.payload_length == 0, QUIET, settled);
+    let may_pass = (packet.tcp_flags & ENDS == 0) & packet.fragment.is_none() & (routed.time == routed.now);
+    select_unpredictable(may_pass, wanted, 0)
+}
 
 /// Where a packet's flow may be; that it is nowhere holds for as long as nothing has come or gone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -512,7 +543,7 @@ impl Table {
     pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
         let slot = self.flows.clamp(hint.guess.slot());
         if let Some(flow) = self.flows.get(slot) {
-            let passes = (flow.kind & flow.wanted(routed) != 0) & (routed.packet.tcp_flags & ENDS == 0);
+            let passes = flow.kind & routed.wanted != 0;
             if let Some(details) = self.flows.details(select_unpredictable(passes, 0, slot)) {
                 details.prefetch();
             }
@@ -532,34 +563,19 @@ impl Table {
     /// that, and nothing was done.
     #[inline(always)]
     pub fn pass(&mut self, hint: Hint, routed: &Routed) -> bool {
-        let slot = hint.guess.slot();
-        self.is_at(slot, routed) && self.flows.get_mut(slot).is_some_and(|flow| flow.pass(routed))
+        let Self { flows, layers, mode, .. } = self;
+        let Some(flow) = flows.get_mut(hint.guess.slot()) else { return false };
+        flow.is_of(routed, *mode, layers) && flow.pass(routed)
     }
 
     /// Whether a packet's flow is in this slot.
     #[inline(always)]
     fn is_at(&self, slot: u32, routed: &Routed) -> bool {
-        self.flows.get(slot).is_some_and(|flow| self.is_of(flow, routed))
-    }
-
-    /// A slot that is free has no key: its kind is 0.
-    #[inline]
-    fn is_of(&self, flow: &Flow, routed: &Routed) -> bool {
-        let key = &routed.key;
-        let addresses = (flow.low[0] ^ key.low[0])
-            | (flow.low[1] ^ key.low[1])
-            | (flow.high[0] ^ key.high[0])
-            | (flow.high[1] ^ key.high[1]);
-        let others = (flow.ports ^ key.ports) | u32::from((flow.kind ^ key.kind) & KIND);
-        addresses | u64::from(others) == 0 && (self.mode == KeyMode::FiveTuple || self.scope(flow) == routed.scope)
+        self.flows.get(slot).is_some_and(|flow| flow.is_of(routed, self.mode, &self.layers))
     }
 
     fn scope(&self, flow: &Flow) -> u32 {
-        if self.mode == KeyMode::FiveTuple {
-            return 0;
-        }
-        let (vlans, path) = self.layers.get(flow.layers);
-        self.mode.scope(vlans, path)
+        flow.scope(self.mode, &self.layers)
     }
 
     /// The flow in a slot.
@@ -614,13 +630,13 @@ impl Table {
     pub fn packets(&self, slot: u32) -> [u64; 2] {
         let (flow, details) = (self.flow(slot), self.details(slot));
         let more = details.tracked.as_ref().map_or([0; 2], |tracked| tracked.more_packets);
-        [u64::from(flow.packets[0]) + more[0], u64::from(flow.packets[1]) + more[1]]
+        flow.by_direction([0, 1].map(|end| u64::from(flow.packets[end]) + more[end]))
     }
 
     /// Octets by direction.
     pub fn octets(&self, slot: u32) -> [u64; 2] {
         let (flow, details) = (self.flow(slot), self.details(slot));
-        [0, 1].map(|own| u64::from(details.octets[own]) << 32 | u64::from(flow.octets[own]))
+        flow.by_direction([0, 1].map(|end| u64::from(details.octets[end]) << 32 | u64::from(flow.octets[end])))
     }
 
     /// Time of the latest packet.
@@ -634,9 +650,9 @@ impl Table {
     pub fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
         let (flow, details) = self.whole_mut(slot);
         // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
-        let own = flow.direction(routed) & 1;
-        let end = select_unpredictable(flow.kind & QUIET != 0, flow.seen, details.end);
-        details.end = end.max(routed.time);
+        let own = Flow::end_of(routed);
+        let latest = select_unpredictable(flow.kind & QUIET != 0, flow.seen, details.end);
+        details.end = latest.max(routed.time);
         // Until it is settled again.
         flow.kind &= KIND;
         flow.seen = routed.now;
@@ -670,7 +686,7 @@ impl Table {
             && details.end == flow.seen
         {
             flow.kind |= QUIET;
-            for (looked, bit) in segments.looked.into_iter().zip(SETTLED) {
+            for (looked, bit) in flow.by_direction(segments.looked).into_iter().zip(SETTLED) {
                 flow.kind |= if looked > looked_at { bit } else { 0 };
             }
         }
