@@ -168,7 +168,7 @@ impl Worker {
             routed.number = number.wrapping_add(place as u64);
             arrived.shard = self.shards.place(FlowKey::shard(routed.pair));
             if let Some(shard) = self.shards.all.get(arrived.shard) {
-                shard.prefetch_index(routed.hash);
+                shard.prefetch(routed);
             }
             used += 1;
             if !takes_all && let Some(survey) = &mut self.survey {

@@ -519,6 +519,11 @@ impl Fingerprint for Ipsec {
         }
         self.outcome()
     }
+
+    /// ESP behind IKE that has come to keys is taken for what it is.
+    fn reads_runs(&self) -> bool {
+        self.version == 0 || !(self.answered && self.encrypted)
+    }
 }
 
 impl Ipsec {
@@ -635,8 +640,8 @@ impl Ipsec {
             // answer, one datagram may be anything, and a second one must count on.
             let keyed = self.answered && self.encrypted;
             let run = packet.run();
-            let counts = run.word >= 2 && !run.odd_length() && !run.is_echo_of(packet.other_run());
-            if packet.length.is_multiple_of(4) && !packet.on_port(IKE_PORT) && (keyed || counts) {
+            let counts = || run.word >= 2 && !run.odd_length() && !run.is_echo_of(packet.other_run());
+            if packet.length.is_multiple_of(4) && !packet.on_port(IKE_PORT) && (keyed || counts()) {
                 found.observe(&ESP_IN_UDP, packet);
                 self.esp_in_udp = true;
                 self.finished = true;

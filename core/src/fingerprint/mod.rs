@@ -298,6 +298,9 @@ pub trait Fingerprint: Default {
 
     /// Takes note of a packet. Facts go into `found`.
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome;
+
+    /// Whether [`FlowPacket::runs`] still matter once the flow is confirmed. Where they do not, they stay as they are.
+    fn reads_runs(&self) -> bool;
 }
 
 /// Every kind of evidence, in the order of the protocols.
@@ -346,6 +349,14 @@ impl State {
         }
     }
 
+    fn reads_runs(&self) -> bool {
+        match self {
+            Self::WireGuard(state) => state.reads_runs(),
+            Self::OpenVpn(state) => state.reads_runs(),
+            Self::Ipsec(state) => state.reads_runs(),
+        }
+    }
+
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Option<Finding> {
         let outcome = match self {
             Self::WireGuard(state) => state.observe(packet, found),
@@ -390,6 +401,13 @@ impl Candidate {
             }
         }
         self.best()
+    }
+
+    /// Whether the runs of the flow still matter to anyone.
+    #[inline]
+    pub fn reads_runs(&self) -> bool {
+        let confirmed = self.finding.is_some_and(|finding| finding.confidence == Confidence::Confirmed);
+        !confirmed || self.state.as_ref().is_none_or(State::reads_runs)
     }
 
     /// Lets another protocol begin with this packet, and keeps the better one of the two.

@@ -632,6 +632,11 @@ impl Fingerprint for OpenVpn {
         }
         self.outcome()
     }
+
+    /// Data behind an opening that was answered is taken for what it is.
+    fn reads_runs(&self) -> bool {
+        self.sides.iter().all(|side| side.session == 0) || !self.is_answered()
+    }
 }
 
 impl OpenVpn {
@@ -654,8 +659,9 @@ impl OpenVpn {
         }
         match first >> 3 {
             DATA_V1 | DATA_V2 => {
-                let run = if record.is_some() { self.runs } else { *packet.runs };
-                self.data(packet, first >> 3, length, &run, record, found);
+                let own_runs = self.runs;
+                let runs = if record.is_some() { &own_runs } else { packet.runs };
+                self.data(packet, first >> 3, length, runs, record, found);
             }
             SOFT_RESET..=CONTROL_WKC => {
                 let known = self.sides[own].wrapping.or(self.sides[own ^ 1].wrapping);

@@ -292,6 +292,10 @@ impl Fingerprint for WireGuard {
         }
         self.outcome()
     }
+
+    fn reads_runs(&self) -> bool {
+        false
+    }
 }
 
 impl WireGuard {

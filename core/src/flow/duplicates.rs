@@ -7,6 +7,7 @@
 //! none (IPv6, or RFC 6864), an acknowledgment without data, may be sent twice in earnest and is not tested.
 
 use super::hash::mix;
+use super::prefetch::prefetch;
 use super::shard::Routed;
 use crate::decode::{Transport, tcp_flags as flags};
 
@@ -17,11 +18,12 @@ const TICK: u32 = 16;
 /// Sets of packets that are remembered in a shard, by their identity. Few, since every packet of a capture goes through:
 /// all shards together fit into a core's cache beside what else is hot.
 const SETS: usize = 32;
-/// Packets of a set, the latest first; the oldest goes. One line of the cache.
+/// Packets of a set, the latest first; the oldest goes.
 const WAYS: usize = 4;
 
-/// Packets of one identity, in part: the other part of each, and when it came.
+/// Packets of one identity, in part: the other part of each, and when it came. Never in two lines of the cache.
 #[derive(Clone, Copy, Default)]
+#[repr(align(32))]
 struct Set {
     halves: [u32; WAYS],
     times: [u32; WAYS],
@@ -32,6 +34,12 @@ struct Set {
 pub struct Recent(Box<[Set; SETS]>);
 
 impl Recent {
+    /// Asks for the memory that [`Self::has_seen`] looks at.
+    #[inline(always)]
+    pub fn prefetch(&self, identity: u64) {
+        prefetch(Some(&self.0[identity as usize % SETS]));
+    }
+
     /// Whether this packet has come before, within the window.
     #[inline]
     pub fn has_seen<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8]) -> bool {
@@ -43,7 +51,11 @@ impl Recent {
         {
             return false;
         }
-        let identity = identity(routed, payload);
+        let identity = if (packet.checksum == 0) | packet.fragment.is_some() {
+            identity_in_full(routed, payload())
+        } else {
+            routed.identity
+        };
         let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
         let Set { halves, times } = &mut self.0[identity as usize % SETS];
         let is_known = halves.iter().fold(false, |found, &known| found | (known == half))
@@ -59,23 +71,29 @@ impl Recent {
     }
 }
 
-#[inline]
-fn identity<'a>(routed: &Routed, payload: impl Fn() -> &'a [u8]) -> u64 {
+/// What makes a packet itself, but for [`identity_in_full`].
+#[inline(always)]
+pub fn identity(routed: &Routed) -> u64 {
     let packet = &routed.packet;
-    let mut content = u64::from(packet.tcp_sequence) << 32;
-    if packet.checksum == 0 {
-        let payload = payload();
-        let word = |at: usize| payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
-        content ^= u64::from_le_bytes(word(0)) ^ u64::from_le_bytes(word(8)).rotate_left(17);
-    }
-    if let Some(fragment) = packet.fragment {
-        content ^= u64::from(fragment.offset | fragment.id << 16);
-    }
     let numbers = u64::from(packet.identification) << 48
         | u64::from(packet.checksum) << 32
         | u64::from(packet.ip_length as u16) << 16
         | u64::from(routed.from_low);
-    mix(routed.hash ^ content, numbers)
+    mix(routed.hash ^ u64::from(packet.tcp_sequence) << 32, numbers)
+}
+
+/// The same of a part of a datagram, and where no checksum covers the payload.
+#[inline(never)]
+fn identity_in_full(routed: &Routed, payload: &[u8]) -> u64 {
+    let mut content = 0;
+    if routed.packet.checksum == 0 {
+        let word = |at: usize| payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
+        content = u64::from_le_bytes(word(0)) ^ u64::from_le_bytes(word(8)).rotate_left(17);
+    }
+    if let Some(fragment) = routed.packet.fragment {
+        content ^= u64::from(fragment.offset | fragment.id << 16);
+    }
+    mix(routed.identity, content)
 }
 
 #[cfg(test)]

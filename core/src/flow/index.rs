@@ -50,7 +50,7 @@ impl Guess {
 #[derive(Debug, Default)]
 pub struct Index {
     /// A power of two, or none at all.
-    entries: Vec<u32>,
+    entries: Box<[u32]>,
     used: usize,
 }
 
@@ -133,8 +133,10 @@ impl Index {
     /// Doubles it. In the order of the slots, in which the flows lie in memory.
     #[cold]
     fn grow(&mut self, all: impl Iterator<Item = (u64, u32)>) {
-        self.entries.clear();
-        self.entries.resize((self.used * 2).next_power_of_two().max(SMALLEST), FREE);
+        let size = (self.used * 2).next_power_of_two().max(SMALLEST);
+        // Not while the former ones take up memory.
+        self.entries = Box::default();
+        self.entries = vec![FREE; size].into_boxed_slice();
         for (hash, slot) in all {
             self.put(hash, slot);
         }

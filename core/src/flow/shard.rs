@@ -5,15 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::duplicates::Recent;
+use super::duplicates::{self, Recent};
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::key::{FlowKey, KeyMode, KeyWords};
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Details, Flow, Hint, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked, wanted};
-use super::wheel::Links;
 use crate::decode::{Packet, Target, Transport, tcp_flags};
-use crate::fingerprint::{self, Candidate, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol};
+use crate::fingerprint::{self, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol, Run};
 
 /// Logical shards.
 pub const SHARDS: usize = 64;
@@ -129,6 +128,8 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
+    /// What tells it from other packets: see [`super::duplicates`].
+    pub identity: u64,
     /// What its flow has to be, for it to be nothing but one more: see [`super::table::wanted`].
     pub wanted: u8,
 }
@@ -146,6 +147,7 @@ impl Target for Routed {
         self.pair = self.key.pair_hash();
         self.scope = 0;
         self.hash = self.key.hash(self.pair, self.scope);
+        self.identity = duplicates::identity(self);
         self.wanted = wanted(self);
     }
 }
@@ -164,6 +166,7 @@ impl Routed {
         if mode != KeyMode::FiveTuple {
             self.scope = mode.scope(self.packet.vlans, self.packet.path);
             self.hash = self.key.hash(self.pair, self.scope);
+            self.identity = duplicates::identity(self);
         }
     }
 }
@@ -234,15 +237,16 @@ impl Pair {
     }
 }
 
-/// One shard.
+/// One shard. What every packet needs lies in its first line of the cache, since there are many shards.
+#[repr(C, align(64))]
 pub struct Shard {
+    recent: Recent,
+    table: Table,
     number: usize,
     limits: Limits,
-    table: Table,
     counters: ShardCounters,
     pairs: BTreeMap<u64, Pair>,
     fragments: Fragments,
-    recent: Recent,
     /// Attempts in the order in which they came; entries may be stale.
     attempts: VecDeque<(u32, u32)>,
     generation: u32,
@@ -283,7 +287,8 @@ impl Shard {
 
     /// Counters since the shard was made.
     pub fn counters(&self) -> ShardCounters {
-        ShardCounters { fragments: self.fragments.counters, ..self.counters }
+        let packets = self.counters.packets + self.table.passed();
+        ShardCounters { packets, fragments: self.fragments.counters, ..self.counters }
     }
 
     /// Flows in phase attempt or past it.
@@ -343,6 +348,7 @@ impl Shard {
             let duration = flow.seen.saturating_sub(details.start);
             if let Some(tracked) = details.tracked.as_mut() {
                 tracked.durations = self.limits.durations_passed(duration);
+                tracked.quiet_until = i64::MIN;
             }
         }
     }
@@ -362,10 +368,11 @@ impl Shard {
         self.counters.active = [0; 3];
     }
 
-    /// See [`Table::prefetch_index`].
+    /// Asks for the memory of what tells whether a packet has come before, and where its flow is: the first of three steps.
     #[inline(always)]
-    pub fn prefetch_index(&self, hash: u64) {
-        self.table.prefetch_index(hash);
+    pub fn prefetch(&self, routed: &Routed) {
+        self.table.prefetch_index(routed.hash);
+        self.recent.prefetch(routed.identity);
     }
 
     /// See [`Table::guess`].
@@ -390,9 +397,7 @@ impl Shard {
                 return;
             }
         }
-        if self.table.pass(hint, routed) {
-            self.counters.packets += 1;
-        } else {
+        if !self.table.pass(hint, routed) {
             self.packet_in_full(routed, payload(), hint);
         }
     }
@@ -416,8 +421,9 @@ impl Shard {
     fn first_fragment(&mut self, routed: &Routed, payload: &[u8]) {
         let Some(slot) = self.slot(routed, self.table.find(routed)) else { return self.refuse() };
         let packet = &routed.packet;
-        let hold = (packet.transport == Transport::Udp && fingerprint::needs_all(&flow_packet(routed, payload, 0)))
-            .then_some((UDP_HEADER, payload));
+        let hold = (packet.transport == Transport::Udp
+            && fingerprint::needs_all(&flow_packet(routed, payload, routed.number, 0, &Track::NO_RUNS)))
+        .then_some((UDP_HEADER, payload));
         let mut given_up = Vec::new();
         let first = self.fragments.first(routed, self.flow_of_datagram(slot), hold, &mut given_up);
         let (packets, octets) = (1 + first.waiting.0, u64::from(packet.ip_length) + first.waiting.1);
@@ -499,98 +505,108 @@ impl Shard {
     /// Looks at a packet; `number` is its frame's.
     #[inline]
     fn look(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted) {
-        let mut stream_start = false;
-        if routed.packet.transport == Transport::Tcp {
-            let (flow, details) = self.table.whole_mut(slot);
-            let own = flow.direction(routed) & 1;
-            stream_start = note_segment(flow, details, &routed.packet, own);
-            // Most segments are of streams that have shown what they are, or have nothing to show.
-            if !flow.is_tracked()
-                && let Track::Stream(segments) = &mut details.track
-                && (routed.packet.payload_length == 0 || segments.looked[own] > SEGMENTS_LOOKED_AT)
-            {
-                if segments.looked[own] > SEGMENTS_LOOKED_AT {
-                    segments.resync = None;
-                }
-                return self.close_if_ended(slot, routed.now);
-            }
+        if routed.packet.transport != Transport::Tcp {
+            return self.show_datagram(slot, routed, payload, number, counted);
         }
-        self.show(slot, routed, payload, number, counted, stream_start);
+        let (flow, details) = self.table.whole_mut(slot);
+        let own = flow.direction(routed) & 1;
+        let stream_start = note_segment(flow, details, &routed.packet, own);
+        // Most segments are of streams that have shown what they are, or have nothing to show.
+        if !flow.is_tracked()
+            && let Track::Stream(segments) = &mut details.track
+            && (routed.packet.payload_length == 0 || segments.looked[own] > SEGMENTS_LOOKED_AT)
+        {
+            if segments.looked[own] > SEGMENTS_LOOKED_AT {
+                segments.resync = None;
+            }
+        } else {
+            self.show_segment(slot, routed, payload, number, counted, stream_start);
+        }
         self.close_if_ended(slot, routed.now);
     }
 
-    /// Shows a packet to the fingerprints.
+    /// Shows a packet of UDP, ESP or AH to the fingerprints.
     #[inline(never)]
-    fn show(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted, stream_start: bool) {
+    fn show_datagram(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted) {
         let packet = &routed.packet;
         let (flow, details) = self.table.whole_mut(slot);
         let own = flow.direction(routed) & 1;
-        if packet.transport == Transport::Udp
-            && let Track::Datagrams(runs) = &mut details.track
-        {
+        let Details { track: Track::Datagrams(runs), tracked, .. } = details else { return };
+        if packet.transport == Transport::Udp && tracked.as_ref().is_none_or(|tracked| tracked.candidate.reads_runs()) {
             runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
         }
-        let mut joined = Vec::new();
-        let mut looked_at = FlowPacket { number, stream_start, ..flow_packet(routed, payload, own) };
-        if let Track::Stream(segments) = &mut details.track {
-            if segments.join_beginning(&mut looked_at, &mut joined) {
-                return;
+        let looked_at = flow_packet(routed, payload, number, own, runs);
+        if tracked.is_none() && !fingerprint::screen(&looked_at) {
+            if is_l2tp_opening(&looked_at) {
+                self.counters.clear_l2tp += 1;
             }
-            if details.tracked.is_none() {
-                if segments.looked[own] <= PROXY_SEGMENTS
-                    && fingerprint::is_proxied(looked_at.payload, looked_at.stream_start)
-                {
-                    segments.via_proxy = true;
-                }
-                if segments.via_proxy && looked_at.payload.ends_with(b"\r\n\r\n") {
-                    // Behind the request and its answer the stream begins anew.
-                    segments.start[own] = Some(looked_at.sequence.wrapping_add(looked_at.length));
-                }
-                segments.find_record(&mut looked_at);
-            } else {
-                segments.resync = None;
-            }
+            return;
         }
-        let looked_at = FlowPacket { runs: details.track.runs(), ..looked_at };
-        if details.tracked.is_none() {
+        let tracked = track(flow, tracked, &mut self.generation);
+        let found = tracked.candidate.observe(&looked_at);
+        let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        self.note_finding(slot, routed, found, known, facts, counted);
+    }
+
+    /// Shows a segment to the fingerprints.
+    #[inline(never)]
+    fn show_segment(
+        &mut self,
+        slot: u32,
+        routed: &Routed,
+        payload: &[u8],
+        number: u64,
+        counted: Counted,
+        stream_start: bool,
+    ) {
+        let (flow, details) = self.table.whole_mut(slot);
+        let own = flow.direction(routed) & 1;
+        let Details { track: Track::Stream(segments), tracked, .. } = details else { return };
+        let mut joined = Vec::new();
+        let mut looked_at = FlowPacket { stream_start, ..flow_packet(routed, payload, number, own, &Track::NO_RUNS) };
+        if segments.join_beginning(&mut looked_at, &mut joined) {
+            return;
+        }
+        if tracked.is_some() {
+            segments.resync = None;
+        } else {
+            if segments.looked[own] <= PROXY_SEGMENTS
+                && fingerprint::is_proxied(looked_at.payload, looked_at.stream_start)
+            {
+                segments.via_proxy = true;
+            }
+            if segments.via_proxy && looked_at.payload.ends_with(b"\r\n\r\n") {
+                // Behind the request and its answer the stream begins anew.
+                segments.start[own] = Some(looked_at.sequence.wrapping_add(looked_at.length));
+            }
+            segments.find_record(&mut looked_at);
             if !fingerprint::screen(&looked_at) {
-                if is_l2tp_opening(&looked_at) {
-                    self.counters.clear_l2tp += 1;
-                }
-                let stream_start = looked_at.stream_start;
-                if let Track::Stream(segments) = &mut details.track
-                    && stream_start
-                    && !segments.via_proxy
-                {
+                if looked_at.stream_start && !segments.via_proxy {
                     // What the stream begins with has been seen: what comes in its middle begins no other.
                     segments.looked[own] = SEGMENTS_LOOKED_AT + 1;
                 }
                 return;
             }
-            self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
-            let tracked = Tracked {
-                candidate: Candidate::default(),
-                reported: None,
-                said_to_pair: None,
-                unreported: false,
-                tag: 0,
-                generation: self.generation,
-                next_update: 0,
-                durations: 0,
-                links: Links::default(),
-                more_packets: [0; 2],
-            };
-            details.tracked = Some(Box::new(tracked));
-            flow.note_tracked();
         }
-        if let Some(tracked) = details.tracked.as_mut() {
-            let found = tracked.candidate.observe(&looked_at);
-            let facts = tracked.candidate.pair_facts();
-            let known = tracked.reported;
-            self.report(slot, routed, found, known, counted);
-            if let Some(facts) = facts {
-                self.join_pair(slot, routed, facts);
-            }
+        let tracked = track(flow, tracked, &mut self.generation);
+        let found = tracked.candidate.observe(&looked_at);
+        let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        self.note_finding(slot, routed, found, known, facts, counted);
+    }
+
+    /// Reports what a packet brought about, and tells it to the other flows between its hosts.
+    fn note_finding(
+        &mut self,
+        slot: u32,
+        routed: &Routed,
+        found: Option<(Protocol, Finding)>,
+        known: Option<(Protocol, Finding)>,
+        facts: Option<PairFacts>,
+        counted: Counted,
+    ) {
+        self.report(slot, routed, found, known, counted);
+        if let Some(facts) = facts {
+            self.join_pair(slot, routed, facts);
         }
     }
 
@@ -677,21 +693,37 @@ impl Shard {
                 tracked.next_update = routed.now.saturating_add(limits.update_interval);
             }
             tracked.durations = limits.durations_passed(duration);
+            tracked.quiet_until = i64::MIN;
             tracked.reported = Some((protocol, finding));
         }
         self.push_report(slot, report, routed.number, routed.now, None);
     }
 
     /// Whether a flow that is known and has not changed is due for a report all the same.
-    fn due_report(&self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
-        let details = self.table.details(slot);
-        let tracked = details.tracked.as_ref()?;
+    #[inline]
+    fn due_report(&mut self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
         let packets = self.table.packets(slot).iter().sum::<u64>();
-        let next_duration = self.limits.duration_milestones.get(usize::from(tracked.durations));
+        let tracked = self.table.details(slot).tracked.as_ref()?;
+        if packets < tracked.quiet_packets && now < tracked.quiet_until && !counted.first_of_direction {
+            return None;
+        }
+        self.due_now(slot, now, packets, counted)
+    }
+
+    #[inline(never)]
+    fn due_now(&mut self, slot: u32, now: i64, packets: u64, counted: Counted) -> Option<Report> {
+        let Self { limits, table, .. } = self;
+        let (_, details) = table.whole_mut(slot);
+        let tracked = details.tracked.as_mut()?;
+        let next_duration = limits.duration_milestones.get(usize::from(tracked.durations));
+        let next_duration = next_duration.map_or(i64::MAX, |&next| details.start.saturating_add(next));
+        let milestones = limits.packet_milestones.iter().copied();
+        tracked.quiet_packets = milestones.clone().filter(|&wanted| wanted > packets).min().unwrap_or(u64::MAX);
+        tracked.quiet_until = tracked.next_update.min(next_duration);
         let before = packets - counted.packets;
-        if self.limits.packet_milestones.iter().any(|wanted| (before + 1..=packets).contains(wanted))
-            || (counted.first_of_direction && !self.limits.packet_milestones.is_empty())
-            || next_duration.is_some_and(|&next| now.saturating_sub(details.start) >= next)
+        if milestones.clone().any(|wanted| (before + 1..=packets).contains(&wanted))
+            || (counted.first_of_direction && !limits.packet_milestones.is_empty())
+            || now >= next_duration
         {
             return Some(Report::Milestone);
         }
@@ -879,13 +911,24 @@ fn deadline(flow: &Flow, details: &Details) -> i64 {
     flow.seen.saturating_add(timeout * SECOND)
 }
 
-/// A packet as fingerprints see it.
-fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket<'a> {
+/// What fingerprints keep of a flow, from now on if they have not before.
+#[inline(always)]
+fn track<'a>(flow: &mut Flow, tracked: &'a mut Option<Box<Tracked>>, generation: &mut u32) -> &'a mut Tracked {
+    tracked.get_or_insert_with(|| {
+        flow.note_tracked();
+        *generation = generation.wrapping_add(1) & 0x7fff_ffff;
+        Box::new(Tracked::new(*generation))
+    })
+}
+
+/// A packet as fingerprints see it; `number` is its frame's.
+#[inline(always)]
+fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], number: u64, own: usize, runs: &'a [Run; 2]) -> FlowPacket<'a> {
     let packet = &routed.packet;
     FlowPacket {
         payload,
         length: packet.payload_length,
-        number: routed.number,
+        number,
         time: routed.time,
         direction: own as u8,
         transport: packet.transport,
@@ -896,7 +939,7 @@ fn flow_packet<'a>(routed: &Routed, payload: &'a [u8], own: usize) -> FlowPacket
         sequence: packet.tcp_sequence,
         stream_start: false,
         record_start: false,
-        runs: &Track::NO_RUNS,
+        runs,
     }
 }
 

@@ -68,14 +68,6 @@ impl Track {
     pub const NO_RUNS: [Run; 2] = [Run::NONE; 2];
     /// Nothing was seen.
     pub const NONE: Self = Self::Datagrams(Self::NO_RUNS);
-
-    /// What fingerprints are shown of it.
-    pub fn runs(&self) -> &[Run; 2] {
-        match self {
-            Self::Datagrams(runs) => runs,
-            Self::Stream(_) => &Self::NO_RUNS,
-        }
-    }
 }
 
 /// Segments shorter than this are not those of a bulk transfer.
@@ -151,10 +143,34 @@ pub struct Tracked {
     pub next_update: i64,
     /// Durations already passed, of those asked for.
     pub durations: u8,
+    /// With fewer packets than these, and before [`Self::quiet_until`], no report is due.
+    pub quiet_packets: u64,
+    /// See [`Self::quiet_packets`].
+    pub quiet_until: i64,
     /// Its place in the wheel, once it is in a pool other than that of the undecided.
     pub links: Links,
     /// Packets by end beyond those that [`Flow`] counts.
     pub more_packets: [u64; 2],
+}
+
+impl Tracked {
+    /// Nothing yet.
+    pub fn new(generation: u32) -> Self {
+        Self {
+            candidate: Candidate::default(),
+            reported: None,
+            said_to_pair: None,
+            unreported: false,
+            tag: 0,
+            generation,
+            next_update: 0,
+            durations: 0,
+            quiet_packets: 0,
+            quiet_until: i64::MIN,
+            links: Links::default(),
+            more_packets: [0; 2],
+        }
+    }
 }
 
 /// What every packet of a flow needs: one line of the cache. The rest is in its [`Details`].
@@ -403,7 +419,9 @@ pub struct Hint {
 #[derive(Default)]
 struct Flows {
     chunks: Vec<Box<Chunk>>,
-    used: usize,
+    used: u32,
+    /// Changes with every flow that comes or goes.
+    epoch: u32,
 }
 
 const CHUNK: usize = 64;
@@ -422,13 +440,13 @@ impl Chunk {
 
 impl Flows {
     fn len(&self) -> usize {
-        self.used
+        self.used as usize
     }
 
     /// This slot, or the first one if it is none: which packets begin a flow nobody could predict.
     #[inline(always)]
     fn clamp(&self, slot: u32) -> u32 {
-        select_unpredictable((slot as usize) < self.used, slot, 0)
+        select_unpredictable(slot < self.used, slot, 0)
     }
 
     #[inline(always)]
@@ -454,7 +472,7 @@ impl Flows {
 
     /// Room for one more.
     fn push(&mut self) -> u32 {
-        let slot = self.used as u32;
+        let slot = self.used;
         match self.get_mut(slot) {
             Some(flow) => *flow = Flow::EMPTY,
             None => self.chunks.push(Chunk::new()),
@@ -466,12 +484,12 @@ impl Flows {
     /// Slots in use, in order.
     fn all(&self) -> impl Iterator<Item = (u32, &Flow)> {
         let flows = self.chunks.iter().flat_map(|chunk| chunk.flows.iter());
-        (0..self.used as u32).zip(flows).filter(|(_, flow)| flow.is_used())
+        (0..self.used).zip(flows).filter(|(_, flow)| flow.is_used())
     }
 
     /// Forgets all and keeps the memory: what is in it goes when there is something else.
     fn clear(&mut self) {
-        for slot in 0..std::mem::take(&mut self.used) as u32 {
+        for slot in 0..std::mem::take(&mut self.used) {
             if let Some((flow, details)) = self.whole_mut(slot)
                 && flow.is_tracked()
             {
@@ -481,13 +499,14 @@ impl Flows {
     }
 }
 
-/// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts.
+/// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts. What every packet needs comes first.
+#[repr(C)]
 pub struct Table {
     flows: Flows,
     index: Index,
-    /// Changes with every flow that comes or goes.
-    epoch: u32,
     mode: KeyMode,
+    /// Packets that passed.
+    passed: u64,
     layers: Layers,
     free: Vec<u32>,
     wheel: Wheel,
@@ -508,8 +527,8 @@ impl Table {
         Self {
             flows: Flows::default(),
             index: Index::default(),
-            epoch: 0,
             mode,
+            passed: 0,
             layers: Layers::default(),
             free: Vec::new(),
             wheel: Wheel::default(),
@@ -535,7 +554,7 @@ impl Table {
     pub fn guess(&self, hash: u64) -> Hint {
         let guess = self.index.guess(hash);
         prefetch(self.flows.get(self.flows.clamp(guess.slot())));
-        Hint { guess, epoch: self.epoch }
+        Hint { guess, epoch: self.flows.epoch }
     }
 
     /// Asks for the rest of a flow, if it will most likely be needed.
@@ -553,7 +572,7 @@ impl Table {
     /// The slot of a packet's flow now.
     #[inline]
     pub fn resolve(&self, hint: Hint, routed: &Routed) -> Option<u32> {
-        match hint.epoch == self.epoch {
+        match hint.epoch == self.flows.epoch {
             true => self.index.resolve(hint.guess, routed.hash, |slot| self.is_at(slot, routed)),
             false => self.find(routed),
         }
@@ -563,9 +582,16 @@ impl Table {
     /// that, and nothing was done.
     #[inline(always)]
     pub fn pass(&mut self, hint: Hint, routed: &Routed) -> bool {
-        let Self { flows, layers, mode, .. } = self;
+        let Self { flows, layers, mode, passed, .. } = self;
         let Some(flow) = flows.get_mut(hint.guess.slot()) else { return false };
-        flow.is_of(routed, *mode, layers) && flow.pass(routed)
+        let passes = flow.is_of(routed, *mode, layers) && flow.pass(routed);
+        *passed += u64::from(passes);
+        passes
+    }
+
+    /// How many packets were nothing but one more of their flow.
+    pub fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Whether a packet's flow is in this slot.
@@ -709,7 +735,7 @@ impl Table {
             };
             flows.all().map(move |(slot, flow)| (flow.hash(scope(flow)), slot))
         });
-        self.epoch = self.epoch.wrapping_add(1);
+        self.flows.epoch = self.flows.epoch.wrapping_add(1);
         let layers = self.layers.keep(routed.packet.vlans, routed.packet.path);
         // Each where it belongs: what is written in parts, and moved as a whole, is waited for.
         let (flow, details) = self.whole_mut(slot);
@@ -742,7 +768,7 @@ impl Table {
             flow.hash(self.scope(flow))
         });
         self.index = index;
-        self.epoch = self.epoch.wrapping_add(1);
+        self.flows.epoch = self.flows.epoch.wrapping_add(1);
         self.free.push(slot);
         self.layers.release(flow.layers);
         *self.flow_mut(slot) = Flow::EMPTY;
@@ -822,7 +848,7 @@ impl Table {
 
     /// Empties the table for the next capture.
     pub fn clear(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.flows.epoch = self.flows.epoch.wrapping_add(1);
         self.flows.clear();
         self.free.clear();
         self.index.clear();

@@ -48,18 +48,7 @@ fn add(table: &mut Table, name: u16, pool: Pool, packets: u32, seen: i64) -> u32
     if pool != Pool::Undecided {
         let (flow, details) = table.whole_mut(slot);
         flow.note_tracked();
-        details.tracked = Some(Box::new(Tracked {
-            candidate: Candidate::default(),
-            reported: None,
-            said_to_pair: None,
-            unreported: false,
-            tag: 0,
-            generation: 1,
-            next_update: 0,
-            durations: 0,
-            links: Links::default(),
-            more_packets: [0; 2],
-        }));
+        details.tracked = Some(Box::new(Tracked::new(1)));
         table.schedule(slot, seen);
     }
     slot
