@@ -6,7 +6,7 @@
 //! payload; where there is none, its first bytes. A sender's own retransmission has another IPv4 identification; what has
 //! none (IPv6, or RFC 6864), an acknowledgment without data, may be sent twice in earnest and is not tested.
 
-use super::hash::mix;
+use super::hash::{K0, K1, mix};
 use super::prefetch::prefetch;
 use super::shard::Routed;
 use crate::decode::{Transport, tcp_flags as flags};
@@ -37,7 +37,7 @@ impl Recent {
     /// Asks for the memory that [`Self::has_seen`] looks at.
     #[inline(always)]
     pub fn prefetch(&self, identity: u64) {
-        prefetch(Some(&self.0[identity as usize % SETS]));
+        prefetch(Some(&self.0[set(identity)]));
     }
 
     /// Whether this packet has come before, within the window.
@@ -57,7 +57,7 @@ impl Recent {
             routed.identity
         };
         let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
-        let Set { halves, times } = &mut self.0[identity as usize % SETS];
+        let Set { halves, times } = &mut self.0[set(identity)];
         let is_known = halves.iter().fold(false, |found, &known| found | (known == half))
             && halves.iter().zip(&*times).any(|(&known, &time)| known == half && now.wrapping_sub(time) <= WINDOW);
         *halves = [half, halves[0], halves[1], halves[2]];
@@ -71,15 +71,19 @@ impl Recent {
     }
 }
 
-/// What makes a packet itself, but for [`identity_in_full`].
+#[inline(always)]
+fn set(identity: u64) -> usize {
+    (identity >> 27) as usize % SETS
+}
+
+/// What makes a packet itself, but for [`identity_in_full`]: in the upper half and the five bits below it.
 #[inline(always)]
 pub fn identity(routed: &Routed) -> u64 {
     let packet = &routed.packet;
-    let numbers = u64::from(packet.identification) << 48
-        | u64::from(packet.checksum) << 32
-        | u64::from(packet.ip_length as u16) << 16
-        | u64::from(routed.from_low);
-    mix(routed.hash ^ u64::from(packet.tcp_sequence) << 32, numbers)
+    let content =
+        u64::from(packet.tcp_sequence) << 32 | u64::from(packet.identification) << 16 | u64::from(packet.checksum);
+    let numbers = u64::from(packet.ip_length) << 1 | u64::from(routed.from_low);
+    (routed.hash ^ content).wrapping_add(numbers.wrapping_mul(K0)).wrapping_mul(K1)
 }
 
 /// The same of a part of a datagram, and where no checksum covers the payload.

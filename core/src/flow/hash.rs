@@ -5,8 +5,10 @@
 
 /// A replay hashes with a fixed seed, so that the same input gives the same shards.
 pub const SEED: u64 = 0;
-const K0: u64 = 0xa076_1d64_78bd_642f;
-const K1: u64 = 0xe703_7ed1_a0b4_28db;
+/// Odd, with as many ones as zeros and no pattern in them.
+pub const K0: u64 = 0xa076_1d64_78bd_642f;
+/// Another one.
+pub const K1: u64 = 0xe703_7ed1_a0b4_28db;
 
 /// Both halves of the 128-bit product, exclusive-or'ed.
 #[inline]

@@ -29,8 +29,8 @@ pub const MOST_SLOTS: usize = SLOTS as usize;
 #[derive(Clone, Copy, Debug)]
 pub struct Guess(u32);
 
-/// Nothing is like it: it is nowhere.
-const NOWHERE: u32 = u32::MAX;
+/// Nothing is like it: it is nowhere. What is free says so, too.
+const NOWHERE: u32 = FREE & SLOTS;
 
 impl Default for Guess {
     fn default() -> Self {
@@ -64,14 +64,15 @@ impl Index {
     /// Where the slot of a hash is, by the hash alone.
     #[inline(always)]
     pub fn guess(&self, hash: u64) -> Guess {
-        let (home, tag) = (hash as usize & self.entries.len().wrapping_sub(1), tag(hash));
-        // Of the first few the one that is like it, chosen without asking each whether to go on: which one it is nobody
+        let (home, like) = (hash as usize & self.entries.len().wrapping_sub(1), (hash >> 32) as u32);
+        // Of the first few the one that is likest to it, chosen without asking each whether to go on: which one it is nobody
         // could predict.
         let Some(window) = self.window(home) else { return self.guess_by_one(hash) };
-        let choose = |chosen, &entry: &u32| if (entry ^ tag) & TAG == 0 { entry & SLOTS } else { chosen };
-        match window.iter().rev().fold(NOWHERE, choose) {
-            NOWHERE if !has_room(window) => self.guess_by_one(hash),
-            slot => Guess(slot),
+        let likest = window.iter().fold(u32::MAX, |likest, &entry| likest.min(entry ^ like));
+        match likest & TAG {
+            0 => Guess((likest ^ like) & SLOTS),
+            _ if has_room(window) => Guess(NOWHERE),
+            _ => self.guess_by_one(hash),
         }
     }
 
@@ -85,7 +86,7 @@ impl Index {
     /// The first few entries from where a hash points to, unless the table ends before.
     #[inline(always)]
     fn window(&self, home: usize) -> Option<&[u32; WINDOW]> {
-        self.entries.get(home..)?.first_chunk()
+        self.entries.get(home..home + WINDOW)?.first_chunk()
     }
 
     /// The slot of a hash for which `is_it` holds.

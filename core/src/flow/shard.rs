@@ -388,7 +388,7 @@ impl Shard {
     }
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow may be.
-    #[inline]
+    #[inline(always)]
     pub fn packet<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8], hint: Hint) {
         if self.recent.has_seen(routed, &payload) {
             self.counters.duplicates[0] += 1;
@@ -403,6 +403,7 @@ impl Shard {
     }
 
     /// A packet, whatever it is.
+    #[inline(never)]
     fn packet_in_full(&mut self, routed: &Routed, payload: &[u8], hint: Hint) {
         match routed.packet.fragment {
             None => {

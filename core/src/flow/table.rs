@@ -18,7 +18,7 @@ use super::prefetch::prefetch;
 use super::shard::Routed;
 use super::wheel::{Linked, Links, Wheel};
 use super::{FlowKey, KeyMode};
-use crate::decode::{Path, Vlans, tcp_flags};
+use crate::decode::{Path, Transport, Vlans, tcp_flags};
 use crate::fingerprint::{self, Candidate, Finding, FlowPacket, PairFacts, Protocol, Resync, Run};
 
 /// Which bound a flow counts against.
@@ -404,7 +404,10 @@ pub fn wanted(routed: &Routed) -> u8 {
     let packet = &routed.packet;
     let settled = select_unpredictable(routed.from_low, SETTLED[0], SETTLED[1]);
     let wanted = select_unpredictable(packet.payload_length == 0, QUIET, settled);
-    let may_pass = (packet.tcp_flags & ENDS == 0) & packet.fragment.is_none() & (routed.time == routed.now);
+    let may_pass = (packet.transport == Transport::Tcp)
+        & (packet.tcp_flags & ENDS == 0)
+        & packet.fragment.is_none()
+        & (routed.time == routed.now);
     select_unpredictable(may_pass, wanted, 0)
 }
 
@@ -462,6 +465,12 @@ impl Flows {
     #[inline(always)]
     fn details(&self, slot: u32) -> Option<&Details> {
         self.chunks.get(slot as usize / CHUNK).map(|chunk| &chunk.details[slot as usize % CHUNK])
+    }
+
+    #[inline(always)]
+    fn whole(&self, slot: u32) -> Option<(&Flow, &Details)> {
+        let chunk = self.chunks.get(slot as usize / CHUNK)?;
+        Some((&chunk.flows[slot as usize % CHUNK], &chunk.details[slot as usize % CHUNK]))
     }
 
     #[inline(always)]
@@ -560,12 +569,11 @@ impl Table {
     /// Asks for the rest of a flow, if it will most likely be needed.
     #[inline(always)]
     pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
-        let slot = self.flows.clamp(hint.guess.slot());
-        if let Some(flow) = self.flows.get(slot) {
+        if let Some((flow, details)) = self.flows.whole(self.flows.clamp(hint.guess.slot())) {
+            // What is at hand already is asked for at no cost: which packets pass nobody could predict.
             let passes = flow.kind & routed.wanted != 0;
-            if let Some(details) = self.flows.details(select_unpredictable(passes, 0, slot)) {
-                details.prefetch();
-            }
+            prefetch(Some(select_unpredictable(passes, &flow.seen, &details.end)));
+            prefetch(Some(select_unpredictable(passes, &flow.low[0], &details.first_number)));
         }
     }
 
@@ -584,9 +592,11 @@ impl Table {
     pub fn pass(&mut self, hint: Hint, routed: &Routed) -> bool {
         let Self { flows, layers, mode, passed, .. } = self;
         let Some(flow) = flows.get_mut(hint.guess.slot()) else { return false };
-        let passes = flow.is_of(routed, *mode, layers) && flow.pass(routed);
-        *passed += u64::from(passes);
-        passes
+        if flow.is_of(routed, *mode, layers) && flow.pass(routed) {
+            *passed = passed.wrapping_add(1);
+            return true;
+        }
+        false
     }
 
     /// How many packets were nothing but one more of their flow.
