@@ -69,11 +69,12 @@ impl Index {
         // could predict.
         let Some(window) = self.window(home) else { return self.guess_by_one(hash) };
         let likest = window.iter().fold(u32::MAX, |likest, &entry| likest.min(entry ^ like));
-        match likest & TAG {
-            0 => Guess((likest ^ like) & SLOTS),
-            _ if has_room(window) => Guess(NOWHERE),
-            _ => self.guess_by_one(hash),
+        let slot = (likest ^ like) & SLOTS;
+        if (likest & TAG == 0) & (slot != NOWHERE) {
+            return Guess(slot);
         }
+        // What is free is like hashes of its tag.
+        if has_room(window) && like & TAG != FREE & TAG { Guess(NOWHERE) } else { self.guess_by_one(hash) }
     }
 
     /// The same, one by one.
@@ -229,13 +230,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// Against a map; hashes that collide in their place, their tag, or both, and a table that grows and wraps.
+        /// Against a map; hashes that collide in their place, their tag, or both, the tag of what is free among them, and a
+        /// table that grows and wraps.
         #[test]
         fn as_a_plain_map(
             steps in proptest::collection::vec((0_u32..80, 0_u8..4), 1..400),
             places in 1_u64..90,
         ) {
-            let hash = |slot: u32| (u64::from(slot % 7) << 60) | (u64::from(slot) % places * 13);
+            let hash = |slot: u32| {
+                (u64::from(57 + slot % 7) << 58) | (u64::from(slot % 3 * 0x1ff_ffff) << 32) | (u64::from(slot) % places * 13)
+            };
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
             for (slot, step) in steps {
                 match step {
