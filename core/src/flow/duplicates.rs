@@ -18,6 +18,8 @@ const TICK: u32 = 16;
 /// Sets of packets that are remembered in a shard, by their identity. Few, since every packet of a capture goes through:
 /// all shards together fit into a core's cache beside what else is hot.
 const SETS: usize = 32;
+/// Bits of an identity below those that tell the packets of a set apart.
+const OTHERS: u32 = u64::BITS - SETS.ilog2() - u32::BITS;
 /// Packets of a set, the latest first; the oldest goes.
 const WAYS: usize = 4;
 
@@ -56,7 +58,7 @@ impl Recent {
         } else {
             routed.identity
         };
-        let (half, now) = ((identity >> 32) as u32 | 1, (routed.now >> TICK) as u32);
+        let (half, now) = ((identity >> OTHERS) as u32 | 1, (routed.now >> TICK) as u32);
         let Set { halves, times } = &mut self.0[set(identity)];
         let is_known = halves.iter().fold(false, |found, &known| found | (known == half))
             && halves.iter().zip(&*times).any(|(&known, &time)| known == half && now.wrapping_sub(time) <= WINDOW);
@@ -73,10 +75,11 @@ impl Recent {
 
 #[inline(always)]
 fn set(identity: u64) -> usize {
-    (identity >> 27) as usize % SETS
+    (identity >> (u64::BITS - SETS.ilog2())) as usize % SETS
 }
 
-/// What makes a packet itself, but for [`identity_in_full`]: in the upper half and the five bits below it.
+/// What makes a packet itself, but for [`identity_in_full`]. Of a product the upper bits follow from all of both factors: the
+/// uppermost choose the set, and those below tell its packets apart.
 #[inline(always)]
 pub fn identity(routed: &Routed) -> u64 {
     let packet = &routed.packet;
