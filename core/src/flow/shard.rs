@@ -409,9 +409,10 @@ impl Shard {
             None => {
                 let found = self.table.resolve(hint, routed);
                 let Some(slot) = self.slot(routed, found) else { return self.refuse() };
-                let first_of_direction = self.count(slot, routed, 1, u64::from(routed.packet.ip_length));
+                self.counters.packets += 1;
+                let (flow, details) = self.table.whole_mut(slot);
+                let first_of_direction = flow.count(details, routed, 1, u64::from(routed.packet.ip_length));
                 self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
-                self.table.settle(slot, SEGMENTS_LOOKED_AT);
             }
             Some(fragment) if fragment.offset == 0 => self.first_fragment(routed, payload),
             Some(_) => self.later_fragment(routed, payload),
@@ -494,7 +495,8 @@ impl Shard {
     #[inline]
     fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
         self.counters.packets += packets;
-        self.table.count(slot, routed, packets, octets)
+        let (flow, details) = self.table.whole_mut(slot);
+        flow.count(details, routed, packets, octets)
     }
 
     /// Reports what the mere number of packets brings about.
@@ -504,14 +506,14 @@ impl Shard {
     }
 
     /// Looks at a packet; `number` is its frame's.
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, slot: u32, routed: &Routed, payload: &[u8], number: u64, counted: Counted) {
         if routed.packet.transport != Transport::Tcp {
             return self.show_datagram(slot, routed, payload, number, counted);
         }
         let (flow, details) = self.table.whole_mut(slot);
         let own = flow.direction(routed) & 1;
-        let stream_start = note_segment(flow, details, &routed.packet, own);
+        let begins = note_segment(flow, details, &routed.packet, own);
         // Most segments are of streams that have shown what they are, or have nothing to show.
         if !flow.is_tracked()
             && let Track::Stream(segments) = &mut details.track
@@ -520,10 +522,13 @@ impl Shard {
             if segments.looked[own] > SEGMENTS_LOOKED_AT {
                 segments.resync = None;
             }
+            flow.settle(details, SEGMENTS_LOOKED_AT);
         } else {
-            self.show_segment(slot, routed, payload, number, counted, stream_start);
+            self.show_segment(slot, routed, payload, number, counted, begins);
+            self.close_if_ended(slot, routed.now);
+            let (flow, details) = self.table.whole_mut(slot);
+            flow.settle(details, SEGMENTS_LOOKED_AT);
         }
-        self.close_if_ended(slot, routed.now);
     }
 
     /// Shows a packet of UDP, ESP or AH to the fingerprints.

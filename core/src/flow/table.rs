@@ -392,6 +392,49 @@ impl Flow {
         (*packets, *octets, self.seen) = (more_packets, more_octets, routed.now);
         true
     }
+    /// Counts packets of a direction; whether they are its first.
+    #[inline]
+    pub fn count(&mut self, details: &mut Details, routed: &Routed, packets: u64, octets: u64) -> bool {
+        // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
+        let end = Self::end_of(routed);
+        let latest = select_unpredictable(self.kind & QUIET != 0, self.seen, details.end);
+        details.end = latest.max(routed.time);
+        // Until it is settled again.
+        self.kind &= KIND;
+        self.seen = routed.now;
+        let sum = u64::from(self.octets[end]) + octets;
+        self.octets[end] = sum as u32;
+        if sum >> 32 != 0 {
+            details.octets[end] = details.octets[end].saturating_add((sum >> 32) as u32);
+        }
+        let packets = u32::try_from(packets).unwrap_or(u32::MAX);
+        let before = self.packets[end];
+        self.packets[end] = match (before.checked_add(packets), &mut details.tracked) {
+            (Some(sum), _) => sum,
+            (None, Some(tracked)) => {
+                tracked.more_packets[end] += u64::from(before);
+                packets
+            }
+            (None, None) => u32::MAX,
+        };
+        before == 0
+    }
+
+    /// Notes which of a stream's packets will be nothing but one more, after one has been looked at: `looked_at` payloads
+    /// of a direction are.
+    #[inline]
+    pub fn settle(&mut self, details: &Details, looked_at: u8) {
+        self.kind &= KIND;
+        if let Track::Stream(segments) = &details.track
+            && segments.resync.is_none()
+            && self.state & (CLOSING | TRACKED) == 0
+            && details.end == self.seen
+        {
+            let settled = |end: usize, bit: u8| if segments.looked[end] > looked_at { bit } else { 0 };
+            let first = usize::from(!self.first_is_low());
+            self.kind |= QUIET | settled(first, SETTLED[0]) | settled(first ^ 1, SETTLED[1]);
+        }
+    }
 }
 
 /// Flags of segments that are looked at whatever their stream is.
@@ -679,53 +722,6 @@ impl Table {
     pub fn end(&self, slot: u32) -> i64 {
         let (flow, details) = (self.flow(slot), self.details(slot));
         if flow.kind & QUIET == 0 { details.end } else { flow.seen }
-    }
-
-    /// Counts packets of a direction; whether they are its first.
-    #[inline]
-    pub fn count(&mut self, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
-        let (flow, details) = self.whole_mut(slot);
-        // Fragments have no ports, so whether they come from the key's `low` end goes by the addresses alone.
-        let own = Flow::end_of(routed);
-        let latest = select_unpredictable(flow.kind & QUIET != 0, flow.seen, details.end);
-        details.end = latest.max(routed.time);
-        // Until it is settled again.
-        flow.kind &= KIND;
-        flow.seen = routed.now;
-        let sum = u64::from(flow.octets[own]) + octets;
-        flow.octets[own] = sum as u32;
-        if sum >> 32 != 0 {
-            details.octets[own] = details.octets[own].saturating_add((sum >> 32) as u32);
-        }
-        let packets = u32::try_from(packets).unwrap_or(u32::MAX);
-        let before = flow.packets[own];
-        flow.packets[own] = match (before.checked_add(packets), &mut details.tracked) {
-            (Some(sum), _) => sum,
-            (None, Some(tracked)) => {
-                tracked.more_packets[own] += u64::from(before);
-                packets
-            }
-            (None, None) => u32::MAX,
-        };
-        before == 0
-    }
-
-    /// Notes which of a flow's packets will be nothing but one more, after one has been looked at: `looked_at` payloads of a
-    /// direction are.
-    #[inline]
-    pub fn settle(&mut self, slot: u32, looked_at: u8) {
-        let (flow, details) = self.whole_mut(slot);
-        flow.kind &= KIND;
-        if let Track::Stream(segments) = &details.track
-            && segments.resync.is_none()
-            && flow.state & (CLOSING | TRACKED) == 0
-            && details.end == flow.seen
-        {
-            flow.kind |= QUIET;
-            for (looked, bit) in flow.by_direction(segments.looked).into_iter().zip(SETTLED) {
-                flow.kind |= if looked > looked_at { bit } else { 0 };
-            }
-        }
     }
 
     /// Adds a flow, undecided and without packets. `None` when no more can be told apart.

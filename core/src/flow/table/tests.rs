@@ -43,7 +43,7 @@ fn key(routed: &Routed) -> FlowKey {
 /// Adds a flow that a fingerprint keeps state for, and which the wheel times out.
 fn add(table: &mut Table, name: u16, pool: Pool, packets: u32, seen: i64) -> u32 {
     let slot = table.insert(&routed(name, seen)).expect("a slot");
-    table.count(slot, &routed(name, seen), u64::from(packets), 1);
+    count(table, slot, &routed(name, seen), u64::from(packets), 1);
     table.flow_mut(slot).set_pool(pool);
     if pool != Pool::Undecided {
         let (flow, details) = table.whole_mut(slot);
@@ -52,6 +52,16 @@ fn add(table: &mut Table, name: u16, pool: Pool, packets: u32, seen: i64) -> u32
         table.schedule(slot, seen);
     }
     slot
+}
+
+fn count(table: &mut Table, slot: u32, routed: &Routed, packets: u64, octets: u64) -> bool {
+    let (flow, details) = table.whole_mut(slot);
+    flow.count(details, routed, packets, octets)
+}
+
+fn settle(table: &mut Table, slot: u32) {
+    let (flow, details) = table.whole_mut(slot);
+    flow.settle(details, 3);
 }
 
 proptest! {
@@ -192,9 +202,9 @@ fn packets_beyond_32_bits_are_counted_once_a_fingerprint_keeps_state() {
     };
     for (name, slot) in [(1, undecided), (2, recognised)] {
         for _ in 0..3 {
-            assert!(!table.count(slot, &routed(name, 0), u64::from(u32::MAX), 3 << 31));
+            assert!(!count(&mut table, slot, &routed(name, 0), u64::from(u32::MAX), 3 << 31));
         }
-        assert!(table.count(slot, &reply(name), 7, 1));
+        assert!(count(&mut table, slot, &reply(name), 7, 1));
         assert_eq!(table.octets(slot), [1 + 9 * (1 << 31), 1]);
     }
     assert_eq!(table.packets(undecided), [u64::from(u32::MAX), 7]);
@@ -277,10 +287,10 @@ proptest! {
                 prop_assert!(flags & 7 == 0 && late == 0 && now * SECOND - seen <= SHORTEST_TIMEOUT);
                 prop_assert!(length == 0 || looked[own] > 3);
             } else {
-                table.count(slot, &routed, 1, u64::from(routed.packet.ip_length));
+                count(&mut table, slot, &routed, 1, u64::from(routed.packet.ip_length));
                 looked[own] = looked[own].saturating_add(u8::from(length > 0));
                 table.whole_mut(slot).1.track = Track::Stream(Segments { looked, ..Segments::default() });
-                table.settle(slot, 3);
+                settle(&mut table, slot);
             }
             packets[own] += 1;
             octets[own] += u64::from(routed.packet.ip_length);
@@ -298,14 +308,14 @@ fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_want
     let slot = table.insert(&routed(2, 0)).expect("a slot");
     let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed.hash), routed);
     assert!(!passes(&mut table, &routed(16, 0)), "nothing is known yet");
-    table.settle(slot, 3);
+    settle(&mut table, slot);
     assert!(passes(&mut table, &routed(16, 0)) && !passes(&mut table, &routed(16, 5)));
     table.whole_mut(slot).1.track = Track::Stream(Segments { looked: [4, 0], ..Segments::default() });
-    table.settle(slot, 3);
+    settle(&mut table, slot);
     assert!(passes(&mut table, &routed(16, 5)) && !passes(&mut table, &segment(false, 16, 5, SECOND, SECOND)));
     assert!([1, 2, 4].iter().all(|&ends| !passes(&mut table, &routed(ends, 5))));
     assert!(!passes(&mut table, &segment(true, 16, 5, 0, SECOND)), "it came late");
     table.flow_mut(slot).note_closing(1);
-    table.settle(slot, 3);
+    settle(&mut table, slot);
     assert!(!passes(&mut table, &routed(16, 5)), "one end has closed it");
 }
