@@ -237,6 +237,9 @@ impl Pair {
     }
 }
 
+/// Fewer of [`Shard::tracked`] are not worth a look at which of them have been given back.
+const FEW_TRACKED: usize = 64;
+
 /// One shard. What every packet needs lies in its first line of the cache, since there are many shards.
 #[repr(C, align(64))]
 pub struct Shard {
@@ -250,6 +253,10 @@ pub struct Shard {
     /// Attempts in the order in which they came; entries may be stale.
     attempts: VecDeque<(u32, u32)>,
     generation: u32,
+    /// Slots that fingerprints have come to keep state for. Some have been given back since, and may be here twice.
+    tracked: Vec<u32>,
+    /// So many of them, and those that have been given back are forgotten.
+    most_tracked: usize,
     chain: u64,
     due: Vec<u32>,
     reports: Vec<FlowReport>,
@@ -268,6 +275,8 @@ impl Shard {
             pairs: BTreeMap::new(),
             attempts: VecDeque::new(),
             generation: 0,
+            tracked: Vec::new(),
+            most_tracked: 0,
             chain: 0,
             due: Vec::new(),
             reports: Vec::new(),
@@ -277,7 +286,7 @@ impl Shard {
     /// A new capture begins; `chain` names it in flow ids.
     pub fn begin(&mut self, chain: u64) {
         self.chain = chain;
-        self.table.clear();
+        self.clear_table();
         self.pairs.clear();
         self.attempts.clear();
         self.fragments.clear();
@@ -334,7 +343,7 @@ impl Shard {
 
     /// Reports every reported flow that still runs: what others make of it may have changed.
     pub fn review(&mut self, number: u64, now: i64) {
-        for slot in self.table.tracked() {
+        for slot in self.tracked() {
             self.push_report(slot, Report::Milestone, number, now, None);
         }
     }
@@ -343,7 +352,7 @@ impl Shard {
     pub fn set_milestones(&mut self, limits: &Limits) {
         self.limits.packet_milestones.clone_from(&limits.packet_milestones);
         self.limits.duration_milestones.clone_from(&limits.duration_milestones);
-        for slot in self.table.tracked() {
+        for slot in self.tracked() {
             let (flow, details) = self.table.whole_mut(slot);
             let duration = flow.seen.saturating_sub(details.start);
             if let Some(tracked) = details.tracked.as_mut() {
@@ -358,14 +367,42 @@ impl Shard {
         let mut given_up = Vec::new();
         self.fragments.finish(&mut given_up);
         self.look_at_given_up(given_up, number, now);
-        for slot in self.table.tracked() {
+        for slot in self.tracked() {
             let reason = if self.table.flow(slot).closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
             self.push_report(slot, Report::Ended, number, now, Some(reason));
         }
-        self.table.clear();
+        self.clear_table();
         self.pairs.clear();
         self.attempts.clear();
         self.counters.active = [0; 3];
+    }
+
+    fn clear_table(&mut self) {
+        for slot in self.tracked.drain(..) {
+            if let Some((_, details)) = self.table.get_mut(slot) {
+                details.tracked = None;
+            }
+        }
+        self.table.clear();
+    }
+
+    /// Slots of flows that fingerprints keep state for, in order: not found by looking at all flows, of which there are many.
+    fn tracked(&mut self) -> Vec<u32> {
+        let table = &self.table;
+        self.tracked.retain(|&slot| table.flow(slot).is_tracked());
+        self.tracked.sort_unstable();
+        self.tracked.dedup();
+        self.most_tracked = (2 * self.tracked.len()).max(FEW_TRACKED);
+        self.tracked.clone()
+    }
+
+    /// A flow has come to be one of [`Self::tracked`].
+    #[cold]
+    fn list_tracked(&mut self, slot: u32) {
+        if self.tracked.len() >= self.most_tracked {
+            self.tracked();
+        }
+        self.tracked.push(slot);
     }
 
     /// Asks for the memory of what tells whether a packet has come before, and where its flow is: the first of three steps.
@@ -548,9 +585,13 @@ impl Shard {
             }
             return;
         }
+        let is_new = tracked.is_none();
         let tracked = track(flow, tracked, &mut self.generation);
         let found = tracked.candidate.observe(&looked_at);
         let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        if is_new {
+            self.list_tracked(slot);
+        }
         self.note_finding(slot, routed, found, known, facts, counted);
     }
 
@@ -594,9 +635,13 @@ impl Shard {
                 return;
             }
         }
+        let is_new = tracked.is_none();
         let tracked = track(flow, tracked, &mut self.generation);
         let found = tracked.candidate.observe(&looked_at);
         let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        if is_new {
+            self.list_tracked(slot);
+        }
         self.note_finding(slot, routed, found, known, facts, counted);
     }
 

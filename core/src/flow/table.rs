@@ -541,13 +541,7 @@ impl Flows {
 
     /// Forgets all and keeps the memory: what is in it goes when there is something else.
     fn clear(&mut self) {
-        for slot in 0..std::mem::take(&mut self.used) {
-            if let Some((flow, details)) = self.whole_mut(slot)
-                && flow.is_tracked()
-            {
-                details.tracked = None;
-            }
-        }
+        self.used = 0;
     }
 }
 
@@ -847,12 +841,7 @@ impl Table {
         best.map(|(_, slot)| slot)
     }
 
-    /// Slots of flows that a fingerprint keeps state for.
-    pub fn tracked(&self) -> Vec<u32> {
-        self.flows.all().filter(|(_, flow)| flow.is_tracked()).map(|(slot, _)| slot).collect()
-    }
-
-    /// Empties the table for the next capture.
+    /// Empties the table for the next capture. What fingerprints keep of its flows has been let go.
     pub fn clear(&mut self) {
         self.flows.epoch = self.flows.epoch.wrapping_add(1);
         self.flows.clear();
