@@ -589,10 +589,16 @@ impl Shard {
         let tracked = track(flow, tracked, &mut self.generation);
         let found = tracked.candidate.observe(&looked_at);
         let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        let is_quiet = !counted.first_of_direction && tracked.is_quiet(found, flow.packets(Some(tracked)), routed.now);
         if is_new {
             self.list_tracked(slot);
         }
-        self.note_finding(slot, routed, found, known, facts, counted);
+        if !is_quiet {
+            self.report(slot, routed, found, known, counted);
+        }
+        if let Some(facts) = facts {
+            self.join_pair(slot, routed, facts);
+        }
     }
 
     /// Shows a segment to the fingerprints.
@@ -639,30 +645,20 @@ impl Shard {
         let tracked = track(flow, tracked, &mut self.generation);
         let found = tracked.candidate.observe(&looked_at);
         let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
+        let is_quiet = !counted.first_of_direction && tracked.is_quiet(found, flow.packets(Some(tracked)), routed.now);
         if is_new {
             self.list_tracked(slot);
         }
-        self.note_finding(slot, routed, found, known, facts, counted);
-    }
-
-    /// Reports what a packet brought about, and tells it to the other flows between its hosts.
-    fn note_finding(
-        &mut self,
-        slot: u32,
-        routed: &Routed,
-        found: Option<(Protocol, Finding)>,
-        known: Option<(Protocol, Finding)>,
-        facts: Option<PairFacts>,
-        counted: Counted,
-    ) {
-        self.report(slot, routed, found, known, counted);
+        if !is_quiet {
+            self.report(slot, routed, found, known, counted);
+        }
         if let Some(facts) = facts {
             self.join_pair(slot, routed, facts);
         }
     }
 
     /// The slot of a packet's flow, which begins where there is none.
-    #[inline]
+    #[inline(always)]
     fn slot(&mut self, routed: &Routed, found: Option<u32>) -> Option<u32> {
         match found {
             Some(slot) if self.goes_on(slot, routed) => Some(slot),
@@ -671,7 +667,7 @@ impl Shard {
     }
 
     /// A packet belongs to the flow in this slot, and not to the next one of its key.
-    #[inline]
+    #[inline(always)]
     fn goes_on(&self, slot: u32, routed: &Routed) -> bool {
         let flow = self.table.flow(slot);
         if flow.closing() == 0 && routed.now.saturating_sub(flow.seen) <= SHORTEST_TIMEOUT {
@@ -751,18 +747,8 @@ impl Shard {
     }
 
     /// Whether a flow that is known and has not changed is due for a report all the same.
-    #[inline]
     fn due_report(&mut self, slot: u32, now: i64, counted: Counted) -> Option<Report> {
         let packets = self.table.packets(slot).iter().sum::<u64>();
-        let tracked = self.table.details(slot).tracked.as_ref()?;
-        if packets < tracked.quiet_packets && now < tracked.quiet_until && !counted.first_of_direction {
-            return None;
-        }
-        self.due_now(slot, now, packets, counted)
-    }
-
-    #[inline(never)]
-    fn due_now(&mut self, slot: u32, now: i64, packets: u64, counted: Counted) -> Option<Report> {
         let Self { limits, table, .. } = self;
         let (_, details) = table.whole_mut(slot);
         let tracked = details.tracked.as_mut()?;

@@ -171,6 +171,12 @@ impl Tracked {
             more_packets: [0; 2],
         }
     }
+
+    /// Whether what was found after so many packets, at this time, is known, and no report is due.
+    #[inline(always)]
+    pub fn is_quiet(&self, found: Option<(Protocol, Finding)>, packets: [u64; 2], now: i64) -> bool {
+        (packets[0] + packets[1] < self.quiet_packets) & (now < self.quiet_until) && found == self.reported
+    }
 }
 
 /// What every packet of a flow needs: one line of the cache. The rest is in its [`Details`].
@@ -368,6 +374,13 @@ impl Flow {
     #[inline(always)]
     fn end_of(routed: &Routed) -> usize {
         usize::from(!routed.from_low)
+    }
+
+    /// Packets by end.
+    #[inline(always)]
+    pub fn packets(&self, tracked: Option<&Tracked>) -> [u64; 2] {
+        let more = tracked.map_or([0; 2], |tracked| tracked.more_packets);
+        [0, 1].map(|end| u64::from(self.packets[end]) + more[end])
     }
 
     /// Values by end, of the sender of the flow's first packet and of the other one.
@@ -702,8 +715,7 @@ impl Table {
     #[inline]
     pub fn packets(&self, slot: u32) -> [u64; 2] {
         let (flow, details) = (self.flow(slot), self.details(slot));
-        let more = details.tracked.as_ref().map_or([0; 2], |tracked| tracked.more_packets);
-        flow.by_direction([0, 1].map(|end| u64::from(flow.packets[end]) + more[end]))
+        flow.by_direction(flow.packets(details.tracked.as_deref()))
     }
 
     /// Octets by direction.
