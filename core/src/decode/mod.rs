@@ -541,33 +541,38 @@ pub fn plain(bytes: &[u8], link: LinkType, target: &mut impl Target) -> bool {
     link.0 == 1 && plain_ethernet(bytes, target).is_some()
 }
 
-/// The addresses of a frame's flow, and its IP version, if that is so plain that they can be read at once. Less is looked at
-/// than by [`plain`]: where that or [`decode_layers`] finds a flow, it is one between these.
+/// What one of these makes of the addresses of a frame's flow, the source's first, if that is so plain that they can be read
+/// at once. Less is looked at than by [`plain`]: where that or [`decode_layers`] finds a flow, it is one between these.
 #[inline(always)]
-pub fn plain_addresses(bytes: &[u8], link: LinkType) -> Option<([u8; 16], [u8; 16], u8)> {
+pub fn plain_addresses<Found>(
+    bytes: &[u8],
+    link: LinkType,
+    ipv4: impl FnOnce([u8; 4], [u8; 4]) -> Found,
+    ipv6: impl FnOnce([u8; 16], [u8; 16]) -> Found,
+) -> Option<Found> {
     let link = bytes.first_chunk::<18>().filter(|_| link.0 == 1)?;
     let (kind, ip) = match [link[12], link[13]] {
         [0x81, 0x00] => ([link[16], link[17]], 18),
         kind => (kind, 14),
     };
     let rest = bytes.get(ip..)?;
-    let (protocol, source, destination, version, ports) = match kind {
+    let is_plain = |protocol: u8, ports: &[u8; 4]| {
+        let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+        (protocol == 6) | ((protocol == 17) & !is_tunnel_port(port(0), port(2)))
+    };
+    match kind {
         [0x08, 0x00] => {
             let head = rest.first_chunk::<24>().filter(|head| head[0] == 0x45)?;
-            let address =
-                |at: usize| u128::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-            (head[9], address(12), address(16), 4, head.last_chunk::<4>()?)
+            let address = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
+            is_plain(head[9], head.last_chunk()?).then(|| ipv4(address(12), address(16)))
         }
         [0x86, 0xdd] => {
             let head = rest.first_chunk::<44>().filter(|head| head[0] >> 4 == 6)?;
-            let address = |at: usize| head[at..].first_chunk().map_or(0, |address| u128::from_le_bytes(*address));
-            (head[6], address(8), address(24), 6, head.last_chunk::<4>()?)
+            let address = |at: usize| head[at..].first_chunk().copied().unwrap_or_default();
+            is_plain(head[6], head.last_chunk()?).then(|| ipv6(address(8), address(24)))
         }
-        _ => return None,
-    };
-    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
-    let is_plain = (protocol == 6) | ((protocol == 17) & !is_tunnel_port(port(0), port(2)));
-    is_plain.then(|| (source.to_le_bytes(), destination.to_le_bytes(), version))
+        _ => None,
+    }
 }
 
 /// What is read is written at once, in whole words: few values are under way at a time, and a processor that reads again

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::capture::{FrameBatch, FrameRef};
 use crate::decode::{self, Decoded, Packet, Peel};
 use crate::flow::key::KeyWords;
-use crate::flow::{FlowKey, Shard};
+use crate::flow::{FlowKey, SHARDS, Shard};
 
 /// Frames, and when they came.
 #[derive(Default)]
@@ -81,13 +81,16 @@ impl Batch {
     /// is somebody's, to be counted.
     pub fn list(&mut self, workers: usize) {
         self.lists.resize_with(workers, Vec::new);
+        let owners: [u8; SHARDS] = std::array::from_fn(|shard| (shard % workers) as u8);
         for (place, frame) in (0..).zip(self.frames.frames()) {
-            let pair = match decode::plain_addresses(self.frames.bytes(frame), frame.linktype) {
-                Some((source, destination, version)) => Some(KeyWords::pair_of(&source, &destination, version)),
+            let bytes = self.frames.bytes(frame);
+            let (ipv4, ipv6) = (KeyWords::pair_of_ipv4, KeyWords::pair_of_ipv6);
+            let pair = match decode::plain_addresses(bytes, frame.linktype, ipv4, ipv6) {
+                Some(pair) => Some(pair),
                 None => self.pair(frame),
             };
-            let worker = pair.map_or(place as usize, FlowKey::shard) % workers;
-            if let Some(list) = self.lists.get_mut(worker) {
+            let shard = pair.map_or(place as usize % SHARDS, FlowKey::shard);
+            if let Some(list) = self.lists.get_mut(usize::from(owners[shard % SHARDS])) {
                 list.push(place);
             }
         }

@@ -109,13 +109,22 @@ impl KeyWords {
         (Self { low, high, ports, kind }, from_low)
     }
 
-    /// [`Self::pair_hash`] of what goes between two addresses.
+    /// [`Self::pair_hash`] of what goes between two IPv4 addresses.
     #[inline(always)]
-    pub fn pair_of(source: &[u8; 16], destination: &[u8; 16], ip_version: u8) -> u64 {
-        let is_low = u128::from_be_bytes(*source) <= u128::from_be_bytes(*destination);
+    pub fn pair_of_ipv4(source: [u8; 4], destination: [u8; 4]) -> u64 {
+        let is_low = u32::from_be_bytes(source) <= u32::from_be_bytes(destination);
+        let [source, destination] = [source, destination].map(|address| u64::from(u32::from_le_bytes(address)));
+        let low = select_unpredictable(is_low, source, destination);
+        let high = select_unpredictable(is_low, destination, source);
+        Self { low: [low, 0], high: [high, 0], ports: 0, kind: IS_KEY }.pair_hash()
+    }
+
+    /// The same of two IPv6 addresses.
+    #[inline(always)]
+    pub fn pair_of_ipv6(source: [u8; 16], destination: [u8; 16]) -> u64 {
+        let is_low = u128::from_be_bytes(source) <= u128::from_be_bytes(destination);
         let (low, high) = if is_low { (source, destination) } else { (destination, source) };
-        let kind = kind(Transport::Udp, ip_version);
-        Self { low: words(low), high: words(high), ports: 0, kind }.pair_hash()
+        Self { low: words(&low), high: words(&high), ports: 0, kind: IS_KEY | IS_IPV6 }.pair_hash()
     }
 
     /// TCP.
@@ -250,7 +259,11 @@ mod tests {
             prop_assert_eq!(there.pair_hash(), beside.pair_hash());
             let one = packet(a, ap, b, bp);
             for (source, destination) in [(one.source, one.destination), (one.destination, one.source)] {
-                prop_assert_eq!(KeyWords::pair_of(&source, &destination, 4), there.pair_hash());
+                let [short, other] = [source, destination].map(|address| [address[0], 0, 0, 0]);
+                prop_assert_eq!(KeyWords::pair_of_ipv4(short, other), there.pair_hash());
+                let mut six = Packet { source, destination, ip_version: 6, ..Packet::default() };
+                six.source[15] = b;
+                prop_assert_eq!(KeyWords::pair_of_ipv6(six.source, six.destination), key_of(&six).0.pair_hash());
             }
         }
     }
