@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.loads import PCAP_HEADER, Load
-from bench.measure import alternate
-from bench.replay import Bench, Start, per_packet
+from bench.replay import Bench, Start, beside_starts, per_packet
 from bench.results import Limit, Row
 
 RATIO_LIMIT = 1.3
@@ -63,12 +62,11 @@ def _outer(length: int) -> bytes:
     )
 
 
-def measure(bench: Bench, start: Start) -> Iterator[Row]:
+def measure(bench: Bench, _start: Start) -> Iterator[Row]:
     """Bare and wrapped in turn."""
     with bench.loads.made("mix", 2_000_000, 100_000) as load, wrapped(load) as path:
-        results = alternate({"bare": bench.ours(load.path), "wrapped": bench.ours(path)}, bench.runs)
-    both = {"bare": start["ours"], "wrapped": start["ours"]}
-    found = per_packet(results, both, load.packets)
+        results, begun = beside_starts(bench, {"bare": bench.ours(load.path), "wrapped": bench.ours(path)})
+    found = per_packet(results, dict.fromkeys(results, begun["ours"]), load.packets)
     yield Row(
         "compressed",
         "mix in VLAN, MPLS and GTP-U",

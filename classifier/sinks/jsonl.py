@@ -17,6 +17,7 @@ from classifier.errors import OutputError
 from classifier.events import Event, VpnLines
 
 _FULL = 1 << 18  # bytes gathered before they are written
+_LONG = 1 << 16  # lines that come together and are as long as this are not worth a copy
 
 
 class JsonLines:
@@ -42,6 +43,10 @@ class JsonLines:
         """Take one event, or several."""
         if isinstance(event, VpnLines):
             line = event.text
+            if len(line) >= _LONG:
+                self.flush()
+                self._put(line)
+                return
         else:
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
         self._lines.append(line)
@@ -54,6 +59,9 @@ class JsonLines:
         data = b"".join(self._lines)
         self._lines.clear()
         self._held = 0
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
         written = 0
         try:
             while written < len(data):
