@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ from fake_engine import Row, Step
 from test_pipeline import NEW, entry, register, run, scan
 
 from classifier.errors import OutputError
-from classifier.events import Event
+from classifier.events import Event, VpnLines
 from classifier.screen import Cell, Screen
 from classifier.sinks.jsonl import JsonLines
 from classifier.sinks.report import Report, endpoint
@@ -24,7 +25,13 @@ from classifier.sinks.report import Report, endpoint
 STREAM = cast(list[Event], run([[NEW], [NEW.then("ended")]]))
 
 
-def write(path: str, stream: list[Event]) -> None:
+def block(events: list[Event]) -> VpnLines:
+    """Lines that come together, as the core writes them; what a file does not look at is left out."""
+    text = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+    return VpnLines(text, [], [], [], [], [])
+
+
+def write(path: str, stream: Sequence[Event | VpnLines]) -> None:
     sink = JsonLines(path)
     try:
         for event in stream:
@@ -45,6 +52,15 @@ def test_more_than_the_buffer_holds(tmp_path: Path) -> None:
     write(str(path), STREAM * 500)
     assert path.read_bytes().count(b"\n") == 500 * len(STREAM)
     assert path.stat().st_size > 1 << 18
+
+
+def test_blocks_of_lines_stand_where_they_came(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    long = STREAM * 100
+    assert len(block(long).text) > 1 << 16
+    write(str(path), [STREAM[0], block(STREAM), block(long), STREAM[1], block(long)])
+    events = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert events == [STREAM[0], *STREAM, *long, STREAM[1], *long]
 
 
 def test_standard_output_stays_open(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -68,14 +84,15 @@ def test_a_full_disk() -> None:
         write("/dev/full", STREAM)
 
 
-def test_what_a_full_disk_holds_are_whole_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [STREAM * 500, [block(STREAM * 500)]], ids=["one by one", "a block"])
+def test_what_a_full_disk_holds_are_whole_lines(stream: Sequence[Event | VpnLines], tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         with pytest.raises(OutputError, match="File too large"):
-            write(str(path), STREAM * 500)
+            write(str(path), stream)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
