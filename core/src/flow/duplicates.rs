@@ -7,9 +7,8 @@
 //! none (IPv6, or RFC 6864), an acknowledgment without data, may be sent twice in earnest and is not tested.
 
 use super::hash::{K0, K1, mix};
-use super::prefetch::prefetch;
 use super::shard::Routed;
-use crate::decode::{Transport, tcp_flags as flags};
+use crate::decode::{Packet, Transport, tcp_flags as flags};
 
 /// Two packets further apart than 10 ms are not copies: mirrors are faster, and retransmissions slower.
 const WINDOW: u32 = 10_000_000 >> TICK;
@@ -36,12 +35,6 @@ struct Set {
 pub struct Recent(Box<[Set; SETS]>);
 
 impl Recent {
-    /// Asks for the memory that [`Self::has_seen`] looks at.
-    #[inline(always)]
-    pub fn prefetch(&self, identity: u64) {
-        prefetch(Some(&self.0[set(identity)]));
-    }
-
     /// Whether this packet has come before, within the window.
     #[inline]
     pub fn has_seen<'a>(&mut self, routed: &Routed, payload: impl Fn() -> &'a [u8]) -> bool {
@@ -53,11 +46,10 @@ impl Recent {
         {
             return false;
         }
-        let identity = if (packet.checksum == 0) | packet.fragment.is_some() {
-            identity_in_full(routed, payload())
-        } else {
-            routed.identity
-        };
+        let mut identity = identity(routed);
+        if (packet.checksum == 0) | packet.fragment.is_some() {
+            identity = identity_in_full(identity, packet, payload());
+        }
         let (half, now) = ((identity >> OTHERS) as u32 | 1, (routed.now >> TICK) as u32);
         let Set { halves, times } = &mut self.0[set(identity)];
         let is_known = halves.iter().fold(false, |found, &known| found | (known == half))
@@ -81,7 +73,7 @@ fn set(identity: u64) -> usize {
 /// What makes a packet itself, but for [`identity_in_full`]. Of a product the upper bits follow from all of both factors: the
 /// uppermost choose the set, and those below tell its packets apart.
 #[inline(always)]
-pub fn identity(routed: &Routed) -> u64 {
+fn identity(routed: &Routed) -> u64 {
     let packet = &routed.packet;
     let content =
         u64::from(packet.tcp_sequence) << 32 | u64::from(packet.identification) << 16 | u64::from(packet.checksum);
@@ -91,16 +83,16 @@ pub fn identity(routed: &Routed) -> u64 {
 
 /// The same of a part of a datagram, and where no checksum covers the payload.
 #[inline(never)]
-fn identity_in_full(routed: &Routed, payload: &[u8]) -> u64 {
+fn identity_in_full(identity: u64, packet: &Packet, payload: &[u8]) -> u64 {
     let mut content = 0;
-    if routed.packet.checksum == 0 {
+    if packet.checksum == 0 {
         let word = |at: usize| payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
         content = u64::from_le_bytes(word(0)) ^ u64::from_le_bytes(word(8)).rotate_left(17);
     }
-    if let Some(fragment) = routed.packet.fragment {
+    if let Some(fragment) = packet.fragment {
         content ^= u64::from(fragment.offset | fragment.id << 16);
     }
-    mix(routed.identity, content)
+    mix(identity, content)
 }
 
 #[cfg(test)]

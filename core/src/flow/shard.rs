@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::duplicates::{self, Recent};
+use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::key::{FlowKey, KeyMode, KeyWords};
@@ -128,8 +128,6 @@ pub struct Routed {
     pub time: i64,
     /// Packet clock when it came.
     pub now: i64,
-    /// What tells it from other packets: see [`super::duplicates`].
-    pub identity: u64,
     /// What its flow has to be, for it to be nothing but one more: see [`super::table::wanted`].
     pub wanted: u8,
 }
@@ -147,7 +145,6 @@ impl Target for Routed {
         self.pair = self.key.pair_hash();
         self.scope = 0;
         self.hash = self.key.hash(self.pair, self.scope);
-        self.identity = duplicates::identity(self);
         self.wanted = wanted(self);
     }
 }
@@ -166,7 +163,6 @@ impl Routed {
         if mode != KeyMode::FiveTuple {
             self.scope = mode.scope(self.packet.vlans, self.packet.path);
             self.hash = self.key.hash(self.pair, self.scope);
-            self.identity = duplicates::identity(self);
         }
     }
 }
@@ -409,7 +405,6 @@ impl Shard {
     #[inline(always)]
     pub fn prefetch(&self, routed: &Routed) {
         self.table.prefetch_index(routed.hash);
-        self.recent.prefetch(routed.identity);
     }
 
     /// See [`Table::guess`].
