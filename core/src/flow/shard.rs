@@ -236,8 +236,7 @@ impl Pair {
 /// Fewer of [`Shard::tracked`] are not worth a look at which of them have been given back.
 const FEW_TRACKED: usize = 64;
 
-/// One shard. What every packet needs lies in its first line of the cache, since there are many shards.
-#[repr(C, align(64))]
+/// One shard.
 pub struct Shard {
     recent: Recent,
     table: Table,

@@ -558,8 +558,7 @@ impl Flows {
     }
 }
 
-/// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts. What every packet needs comes first.
-#[repr(C)]
+/// The flows of one shard. Slots are bounded by the caller, who evicts before it inserts.
 pub struct Table {
     flows: Flows,
     index: Index,
