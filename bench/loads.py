@@ -3,6 +3,7 @@
 All of them together are some 12 GB; only what a part of the table needs is in bench/loads/ at a time.
 """
 
+import os
 import shutil
 import struct
 import subprocess
@@ -46,9 +47,20 @@ class Loads:
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         try:
             subprocess.run([self.generator, shape, path, *arguments], check=True, stdout=subprocess.DEVNULL)
+            read_anew(path)
             yield Load(path, packets, flows)
         finally:
             path.unlink(missing_ok=True)
+
+
+def read_anew(path: Path) -> None:
+    """Throw a file out of the page cache and read it in again: how it lies there decides what a copy costs, up to four
+    times, and that depends on how it was written. Read ahead by the kernel, it lies in large folios."""
+    with path.open("rb", buffering=0) as capture:
+        os.fsync(capture.fileno())
+        os.posix_fadvise(capture.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while capture.read(1 << 20):
+            pass
 
 
 @contextmanager

@@ -436,7 +436,7 @@ impl Flow {
         self.datagrams += 1;
         let mut routed = Routed { packet, number: self.number, time: self.time, now: self.time, ..Routed::default() };
         routed.route(KeyMode::FiveTuple);
-        self.shard.packet(&routed, || payload, self.shard.guess(routed.hash));
+        self.shard.packet(&routed, || payload, self.shard.guess(&routed));
         if let Some(recorded) = &mut self.recorded {
             recorded.push(Sent {
                 time: self.time - self.beginning,

@@ -168,7 +168,7 @@ impl Worker {
             routed.number = number.wrapping_add(place as u64);
             arrived.shard = self.shards.place(FlowKey::shard(routed.pair));
             if let Some(shard) = self.shards.all.get(arrived.shard) {
-                shard.prefetch(routed);
+                shard.prefetch_index(routed);
             }
             used += 1;
             if !takes_all && let Some(survey) = &mut self.survey {
@@ -191,12 +191,7 @@ impl Worker {
         let Self { packets, shards, .. } = self;
         for arrived in packets.all_mut() {
             if let Some(shard) = shards.all.get(arrived.shard) {
-                arrived.hint = shard.guess(arrived.routed.hash);
-            }
-        }
-        for arrived in packets.all() {
-            if let Some(shard) = shards.all.get(arrived.shard) {
-                shard.prefetch_details(arrived.hint, &arrived.routed);
+                arrived.hint = shard.guess(&arrived.routed);
             }
         }
     }

@@ -400,22 +400,16 @@ impl Shard {
         self.tracked.push(slot);
     }
 
-    /// Asks for the memory of what tells whether a packet has come before, and where its flow is: the first of three steps.
+    /// See [`Table::prefetch_index`].
     #[inline(always)]
-    pub fn prefetch(&self, routed: &Routed) {
+    pub fn prefetch_index(&self, routed: &Routed) {
         self.table.prefetch_index(routed.hash);
     }
 
     /// See [`Table::guess`].
     #[inline(always)]
-    pub fn guess(&self, hash: u64) -> Hint {
-        self.table.guess(hash)
-    }
-
-    /// See [`Table::prefetch_details`].
-    #[inline(always)]
-    pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
-        self.table.prefetch_details(hint, routed);
+    pub fn guess(&self, routed: &Routed) -> Hint {
+        self.table.guess(routed)
     }
 
     /// A packet of one of this shard's flows; `payload` is what was captured of it, and `hint` where its flow may be.

@@ -601,29 +601,24 @@ impl Table {
         self.index.find(routed.hash, |slot| self.is_at(slot, routed))
     }
 
-    /// Asks for the memory of what tells where a flow is: the first of three steps.
+    /// Asks for the memory of what tells where a flow is: the first of three steps, before [`Self::guess`] and a look.
     #[inline(always)]
     pub fn prefetch_index(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Guesses where a flow is, and asks for what is there.
+    /// Guesses where a flow is, and asks for it, and for the rest of it if the packet is certainly looked at in full.
     #[inline(always)]
-    pub fn guess(&self, hash: u64) -> Hint {
-        let guess = self.index.guess(hash);
-        prefetch(self.flows.get(self.flows.clamp(guess.slot())));
-        Hint { guess, epoch: self.flows.epoch }
-    }
-
-    /// Asks for the rest of a flow, if it will most likely be needed.
-    #[inline(always)]
-    pub fn prefetch_details(&self, hint: Hint, routed: &Routed) {
-        if let Some((flow, details)) = self.flows.whole(self.flows.clamp(hint.guess.slot())) {
-            // What is at hand already is asked for at no cost: which packets pass nobody could predict.
-            let passes = flow.kind & routed.wanted != 0;
-            prefetch(Some(select_unpredictable(passes, &flow.seen, &details.end)));
-            prefetch(Some(select_unpredictable(passes, &flow.low[0], &details.first_number)));
+    pub fn guess(&self, routed: &Routed) -> Hint {
+        let guess = self.index.guess(routed.hash);
+        if let Some((flow, details)) = self.flows.whole(self.flows.clamp(guess.slot())) {
+            prefetch(Some(flow));
+            // What is asked for already is asked for again at no cost: which packets they are nobody could predict.
+            let in_full = routed.wanted == 0;
+            prefetch(Some(select_unpredictable(in_full, &details.end, &flow.seen)));
+            prefetch(Some(select_unpredictable(in_full, &details.first_number, &flow.low[0])));
         }
+        Hint { guess, epoch: self.flows.epoch }
     }
 
     /// The slot of a packet's flow now.

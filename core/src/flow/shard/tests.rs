@@ -68,7 +68,7 @@ impl Bench {
         let (number, now) = (self.number, self.now);
         let mut routed = Routed { packet, number, time: now, now, ..Routed::default() };
         routed.route(KeyMode::FiveTuple);
-        let hint = self.shard.guess(routed.hash);
+        let hint = self.shard.guess(&routed);
         self.shard.packet(&routed, || payload, hint);
     }
 
