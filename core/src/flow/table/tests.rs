@@ -305,7 +305,7 @@ fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_want
     let mut table = Table::new(KeyMode::FiveTuple);
     let routed = |flags, length| segment(true, flags, length, SECOND, SECOND);
     let slot = table.insert(&routed(2, 0)).expect("a slot");
-    let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(&routed), routed);
+    let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed), routed);
     assert!(!passes(&mut table, &routed(16, 0)), "nothing is known yet");
     settle(&mut table, slot);
     assert!(passes(&mut table, &routed(16, 0)) && !passes(&mut table, &routed(16, 5)));
