@@ -54,8 +54,8 @@ class Loads:
 
 
 def read_anew(path: Path) -> None:
-    """Throw a file out of the page cache and read it in again. How it lies there decides what a copy costs, up
-    to four times, and depends on how it was written; read ahead by the kernel, it lies in large folios."""
+    """Throw a file out of the page cache and read it in again. How it lies there decides what a copy costs,
+    up to four times, and depends on how it was written; read ahead by the kernel, it lies in large folios."""
     with path.open("rb", buffering=0) as capture:
         os.fsync(capture.fileno())
         os.posix_fadvise(capture.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
