@@ -383,19 +383,23 @@ impl Shard {
 
     /// Slots of flows that fingerprints keep state for, in order: not found by looking at all flows, of which there are many.
     fn tracked(&mut self) -> Vec<u32> {
+        self.forget_given_back();
+        self.tracked.clone()
+    }
+
+    fn forget_given_back(&mut self) {
         let table = &self.table;
         self.tracked.retain(|&slot| table.flow(slot).is_tracked());
         self.tracked.sort_unstable();
         self.tracked.dedup();
         self.most_tracked = (2 * self.tracked.len()).max(FEW_TRACKED);
-        self.tracked.clone()
     }
 
     /// A flow has come to be one of [`Self::tracked`].
     #[cold]
     fn list_tracked(&mut self, slot: u32) {
         if self.tracked.len() >= self.most_tracked {
-            self.tracked();
+            self.forget_given_back();
         }
         self.tracked.push(slot);
     }
