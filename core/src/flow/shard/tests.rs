@@ -527,3 +527,42 @@ fn a_stream_behind_a_proxy_is_found_and_says_so() {
         }
     }
 }
+
+/// Bytes that look drawn at random, the same for the same number.
+fn noise(number: u64, length: usize) -> Vec<u8> {
+    (0..length as u64).map(|place| (mix(number, place) >> 56) as u8).collect()
+}
+
+/// A confirmed flow whose handshake was not seen is still judged by what its datagrams count: those that count nothing are no
+/// evidence.
+#[test]
+fn runs_are_followed_as_long_as_they_decide() {
+    let esp = |number: u32| [&[0xc0, 0x42, 0x21, 0xbf][..], &number.to_be_bytes(), &noise(number.into(), 96)].concat();
+    let openvpn = |number: u32| {
+        [&[0x48, 0, 0, 7][..], &number.to_be_bytes(), &noise(number.into(), 61 + number as usize % 5)].concat()
+    };
+    let other_esp = |number: u32| noise(number.into(), 104);
+    let other_openvpn = |number: u32| [vec![0x48], noise(number.into(), 80)].concat();
+    type Datagram<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+    let cases: [(&str, u16, Datagram<'_>, Datagram<'_>); 2] =
+        [("ipsec.esp_in_udp_run", 4_500, &esp, &other_esp), ("openvpn.data_v2_run", 1_194, &openvpn, &other_openvpn)];
+    for (id, port, datagram, other) in cases {
+        let mut bench = Bench::new(limits());
+        let count = |bench: &mut Bench| {
+            bench.shard.review(bench.number, bench.now);
+            let reports = bench.shard.take_reports();
+            let report = reports.last().unwrap();
+            let items = report.evidence.items();
+            (report.finding.confidence, items.iter().find(|item| item.kind.id == id).map_or(0, |item| item.count))
+        };
+        for number in 1..200 {
+            bench.udp((CLIENT, 40_000), (SERVER, port), &datagram(number));
+        }
+        let (confidence, counted) = count(&mut bench);
+        assert_eq!((confidence, counted > 100), (Confidence::Confirmed, true), "{id}");
+        for number in 1_000..1_100 {
+            bench.udp((CLIENT, 40_000), (SERVER, port), &other(number));
+        }
+        assert_eq!(count(&mut bench).1, counted, "{id}");
+    }
+}
