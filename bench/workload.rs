@@ -10,7 +10,7 @@
 //! - `uniform`: UDP frames of one size with random payload, 64 octets and one packet per flow unless told otherwise.
 //!
 //! What is ciphertext on a wire is random here. Nothing is lost, reordered or in fragments. Addresses are those of
-//! documentation and private networks. The TCP and UDP checksums are zero: no program measured here looks at them.
+//! documentation and private networks. Checksums are right: without one, a packet is told from its copy by its payload.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -261,6 +261,14 @@ fn write(options: &Options, mut out: impl Write) -> io::Result<(usize, usize)> {
     Ok((times.len(), flows.len()))
 }
 
+/// The Internet checksum (RFC 1071) of some octets, in which its own are zero, and of what was summed before.
+fn checksum(before: u32, octets: &[u8]) -> u16 {
+    let words = octets.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from));
+    let sum = before + words.sum::<u32>();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// What stays the same for all packets of a flow, drawn from its number.
 struct Ends {
     /// Client and server; an IPv4 address is in the first four octets.
@@ -365,16 +373,21 @@ impl Ends {
             packet[9] = protocol;
             packet[12..16].copy_from_slice(&self.addresses[from][..4]);
             packet[16..20].copy_from_slice(&self.addresses[to][..4]);
-            let sum: u32 = packet[..20].chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
-            let sum = (sum & 0xffff) + (sum >> 16);
-            packet[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+            let sum = checksum(0, &packet[..20]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         let ports = [self.ports[from].to_be_bytes(), self.ports[to].to_be_bytes()].concat();
-        let segment = &mut packet[internet..];
+        let (header, segment) = packet.split_at_mut(internet);
+        // The addresses and what else is summed of the IP header (RFC 9293, 3.1; RFC 8200, 8.1).
+        let summed = checksum(u32::from(protocol) + segment.len() as u32, &header[if self.v6 { 8 } else { 12 }..]);
+        let summed = u32::from(!summed);
         match protocol {
             17 => {
                 segment[..4].copy_from_slice(&ports);
                 segment[4..6].copy_from_slice(&((length - internet) as u16).to_be_bytes());
+                // Zero would say that there is none (RFC 768).
+                let sum = Some(checksum(summed, segment)).filter(|&sum| sum != 0).unwrap_or(0xffff);
+                segment[6..8].copy_from_slice(&sum.to_be_bytes());
             }
             6 => {
                 segment[..4].copy_from_slice(&ports);
@@ -385,6 +398,8 @@ impl Ends {
                 segment[14..16].copy_from_slice(&[0xfa, 0xf0]);
                 let bare = said.flags & (SYN | FIN) != 0;
                 flow.sequence[from] = flow.sequence[from].wrapping_add(said.length as u32 + u32::from(bare));
+                let sum = checksum(summed, segment);
+                segment[16..18].copy_from_slice(&sum.to_be_bytes());
             }
             _ => {}
         }
