@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from classifier.errors import ClassifierError
 
@@ -67,6 +68,10 @@ class Inputs:
     """Bytes on disk of all of them; None when that of one is unknown, such as standard input."""
 
 
+_Found: TypeAlias = tuple[str, os.stat_result | None]
+"""A name of a capture, and what is known of the file; nothing of standard input."""
+
+
 def find(names: Iterable[str]) -> Inputs:
     """The captures that these names stand for, each once: under the first of its names."""
     found: dict[object, tuple[str, int | None]] = {}
@@ -76,8 +81,11 @@ def find(names: Iterable[str]) -> Inputs:
             if isinstance(item, InputFault):
                 faults.append(item)
             else:
-                identity, size = _identity(item)
-                found.setdefault(identity, (item, size))
+                path, status = item
+                if status is not None and stat.S_ISREG(status.st_mode):
+                    found.setdefault((status.st_dev, status.st_ino), (path, status.st_size))
+                else:
+                    found.setdefault(path, (path, None))
     known = [size for _, size in found.values() if size is not None]
     return Inputs(
         tuple(path for path, _ in found.values()),
@@ -86,12 +94,12 @@ def find(names: Iterable[str]) -> Inputs:
     )
 
 
-def _one(name: str, *, pattern: bool = True) -> Iterator[str | InputFault]:
+def _one(name: str, *, pattern: bool = True) -> Iterator[_Found | InputFault]:
     if name == "-":
-        yield name
+        yield name, None
         return
     try:
-        mode = Path(name).stat().st_mode
+        status = Path(name).stat()
     except (OSError, ValueError) as error:  # ValueError: a null character
         if pattern and glob.has_magic(name):
             yield from _matches(name)
@@ -102,10 +110,10 @@ def _one(name: str, *, pattern: bool = True) -> Iterator[str | InputFault]:
                 _shown(name), "not_found", "no such file", "a capture, a directory, a glob or '-'"
             )
         return
-    if not stat.S_ISDIR(mode):
-        yield _readable(name)
+    if not stat.S_ISDIR(status.st_mode):
+        yield _readable((name, status))
         return
-    items = sorted(_below(name), key=lambda item: item.path if isinstance(item, InputFault) else item)
+    items = sorted(_below(name), key=lambda item: item.path if isinstance(item, InputFault) else item[0])
     if not items:
         yield InputFault(
             _shown(name), "no_captures", "no file below this directory is a capture", "pcap or pcapng files"
@@ -114,7 +122,7 @@ def _one(name: str, *, pattern: bool = True) -> Iterator[str | InputFault]:
         yield item if isinstance(item, InputFault) else _readable(item)
 
 
-def _matches(pattern: str) -> Iterator[str | InputFault]:
+def _matches(pattern: str) -> Iterator[_Found | InputFault]:
     try:
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, names stay as given
     except (OSError, ValueError):
@@ -125,13 +133,14 @@ def _matches(pattern: str) -> Iterator[str | InputFault]:
         yield from _one(match, pattern=False)
 
 
-def _readable(name: str) -> str | InputFault:
+def _readable(found: _Found) -> _Found | InputFault:
+    name = found[0]
     try:
         name.encode()
     except UnicodeEncodeError:
         expected = "a name in UTF-8, or the file at '-'"
         return InputFault(_shown(name), "file_name", "the name is not UTF-8", expected)
-    return name
+    return found
 
 
 def _shown(name: str) -> str:
@@ -150,20 +159,7 @@ def _fault(name: str, error: OSError, expected: str) -> InputFault:
     return InputFault(_shown(name), reason, error.strerror or str(error), expected)
 
 
-def _identity(path: str) -> tuple[object, int | None]:
-    """What is equal for two names of one file, and its size, None when unknown."""
-    if path == "-":
-        return path, None
-    try:
-        found = os.stat(path)  # noqa: PTH116, a Path of each of thousands costs more than this
-    except OSError:  # gone since it was found: the engine will say so
-        return path, 0
-    if not stat.S_ISREG(found.st_mode):
-        return path, None
-    return (found.st_dev, found.st_ino), found.st_size
-
-
-def _below(directory: str) -> Iterator[str | InputFault]:
+def _below(directory: str) -> Iterator[_Found | InputFault]:
     pending = [directory]
     while pending:  # not os.walk, which recurses: directories may be nested deeper than Python's stack
         folder = pending.pop()
@@ -179,7 +175,7 @@ def _below(directory: str) -> Iterator[str | InputFault]:
                     if not entry.is_symlink():  # it may lead round in circles
                         pending.append(entry.path)
                 elif not entry.name.startswith(".") and _is_capture(entry):
-                    yield entry.path
+                    yield entry.path, entry.stat()
             except OSError as error:
                 yield _fault(entry.path, error, "a file that can be read")
 

@@ -297,6 +297,16 @@ impl Engine {
         self.tags.clear();
     }
 
+    /// Forgets what was worked and counted, and keeps the memory: as if it were new.
+    fn forget(&mut self) {
+        self.leave();
+        self.latest = None;
+        self.reader().forget();
+        if let Workers::Inline(worker) = &mut self.workers {
+            worker.forget_counters();
+        }
+    }
+
     /// Counts a capture that one worker has worked.
     fn put_aside(&mut self, standing: Standing) {
         self.aside.0.add(&standing.read);

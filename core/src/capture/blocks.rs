@@ -34,8 +34,8 @@ pub(super) struct Block {
 }
 
 impl Blocks {
-    pub(super) fn new(file: File, first: u64, block: usize) -> Self {
-        Self { file: Arc::new(file), first, block: block.max(1) as u64 }
+    pub(super) fn new(file: Arc<File>, first: u64, block: usize) -> Self {
+        Self { file, first, block: block.max(1) as u64 }
     }
 
     /// Reads the block of a number, from 0, into a batch, which is then for [`super::Source::take`]. What cannot be read,

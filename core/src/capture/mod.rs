@@ -28,6 +28,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -450,10 +451,10 @@ fn new_reader(reader: Box<dyn Read + Send>, size: Option<u64>, block: usize) -> 
 /// Opens a file that lies still, in blocks of `block` bytes.
 pub(crate) fn open_file_in_blocks(file: File, block: usize) -> Result<Box<dyn Source>, CaptureError> {
     let error = |error| CaptureError::from_io(&error, None);
-    let (size, again) = (file.metadata().map_err(error)?.len(), file.try_clone().map_err(error)?);
-    let reader = new_reader(Box::new(file), Some(size), block)?;
+    let (size, file) = (file.metadata().map_err(error)?.len(), Arc::new(file));
+    let reader = new_reader(Box::new(Arc::clone(&file)), Some(size), block)?;
     // What is compressed has blocks of its own.
-    let blocks = reader.is_plain.then(|| Blocks::new(again, reader.position, block));
+    let blocks = reader.is_plain.then(|| Blocks::new(file, reader.position, block));
     Ok(Box::new(Reader { blocks, ..reader }))
 }
 

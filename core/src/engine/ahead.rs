@@ -1,8 +1,8 @@
 //! Captures that are worked ahead, side by side: each by one thread, from its beginning to its end.
 //!
-//! Who replays many captures says which ones come. A thread takes the next one and works it as an engine of one worker
-//! does; its reports are kept here until the capture is opened and polled. So nothing but reports goes from core to
-//! core, and nobody waits where one capture ends and the next begins. By all workers together ([`super::threads`]) is
+//! Who replays many captures says which ones come. A thread takes the next one and has an engine of one worker, which it
+//! keeps, work it; the reports are kept here until the capture is opened and polled. So nothing but reports goes from core
+//! to core, and nobody waits where one capture ends and the next begins. By all workers together ([`super::threads`]) is
 //! worked what is no file on a disk, what is large, and what has too little behind it for the others to do meanwhile.
 //!
 //! Bounded are the captures that are ahead and the reports that are kept: who has too many waits until its capture is
@@ -14,7 +14,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
 use super::reader::ReadCounters;
 use super::worker::WorkerCounters;
 use super::{ENOUGH_REPORTS, Engine, Gone, Settings};
@@ -52,8 +51,7 @@ struct Plan {
     /// Threads.
     workers: usize,
     /// With which a capture is begun.
-    settings: Settings,
-    reviews: Vec<i64>,
+    brief: Arc<Brief>,
     /// Those that come, in order.
     captures: VecDeque<Capture>,
     /// The first of them has been opened.
@@ -67,6 +65,12 @@ struct Plan {
     is_closed: bool,
     /// A thread has ended before its time.
     is_broken: bool,
+}
+
+/// By what captures are worked.
+struct Brief {
+    settings: Settings,
+    reviews: Vec<i64>,
 }
 
 struct Capture {
@@ -124,8 +128,19 @@ pub(super) enum Next {
 struct Taken {
     number: u64,
     path: String,
-    settings: Settings,
-    reviews: Vec<i64>,
+    brief: Arc<Brief>,
+}
+
+impl Brief {
+    fn new(settings: &Settings, reviews: &[i64]) -> Arc<Self> {
+        Arc::new(Self { settings: Settings { workers: 1, ..settings.clone() }, reviews: reviews.to_vec() })
+    }
+
+    fn engine(&self) -> Result<Engine, Gone> {
+        let mut engine = Engine::new(self.settings.clone()).map_err(|_| Gone)?;
+        engine.review_at(self.reviews.clone());
+        Ok(engine)
+    }
 }
 
 impl Job {
@@ -235,12 +250,7 @@ impl Plan {
                 self.taken += 1;
                 job.taken = Some(self.taken);
                 let path = capture.path.clone();
-                return Some(Taken {
-                    number: self.taken,
-                    path,
-                    settings: self.settings.clone(),
-                    reviews: self.reviews.clone(),
-                });
+                return Some(Taken { number: self.taken, path, brief: Arc::clone(&self.brief) });
             }
         }
         None
@@ -312,32 +322,29 @@ impl Shared {
         true
     }
 
-    /// Works a capture to its end, or until nobody wants it any more. The batch is memory of the captures before.
-    fn work(&self, taken: Taken, batch: &mut Batch) -> Result<(), Gone> {
-        let Taken { number, path, settings, reviews } = taken;
-        let mut engine = Engine::new(settings).map_err(|_| Gone)?;
-        engine.review_at(reviews);
-        if let Err(error) = engine.open(Path::new(&path), &path) {
+    /// Has an engine work a capture to its end, or until nobody wants it any more.
+    fn work(&self, number: u64, path: &str, engine: &mut Engine) {
+        engine.forget();
+        if let Err(error) = engine.open(Path::new(path), path) {
             self.note(number, |job| {
                 job.tell(Told::Error(error));
                 job.is_done = true;
             });
-            return Ok(());
+            return;
         }
-        std::mem::swap(&mut engine.batch, batch);
-        let mut is_wanted = self.note(number, |job| job.is_opened = true);
-        while is_wanted && let Some(orders) = self.go_on(number, &engine) {
-            orders.into_iter().for_each(|order| order(&mut engine));
+        // Nothing is said before there is something to tell: to tell costs more than to work a small capture.
+        let mut is_wanted = true;
+        while is_wanted && let Some(orders) = self.go_on(number, engine) {
+            orders.into_iter().for_each(|order| order(engine));
             let polled = engine.poll(STEP);
             let (is_done, standing) = (!engine.is_busy(), engine.standing());
             is_wanted = self.note(number, |job| {
+                job.is_opened = true;
                 job.tell(polled.map_or_else(Told::Error, |reports| Told::Reports(reports.unwrap_or_default())));
                 job.standing = standing;
                 job.is_done = is_done;
             }) && !is_done;
         }
-        std::mem::swap(&mut engine.batch, batch);
-        Ok(())
     }
 }
 
@@ -356,11 +363,13 @@ impl Drop for Farewell<'_> {
 
 fn work(shared: &Shared) {
     let _farewell = Farewell(shared);
-    let mut batch = Batch::default();
-    while let Some(taken) = shared.take() {
-        if shared.work(taken, &mut batch).is_err() {
-            return;
-        }
+    // To make an engine costs as much as to work a small capture.
+    let mut kept: Option<(Arc<Brief>, Engine)> = None;
+    while let Some(Taken { number, path, brief }) = shared.take() {
+        let known = kept.take().filter(|(known, _)| Arc::ptr_eq(known, &brief));
+        let Ok(engine) = known.map_or_else(|| brief.engine(), |(_, engine)| Ok(engine)) else { return };
+        let (_, engine) = kept.insert((brief, engine));
+        shared.work(number, &path, engine);
     }
 }
 
@@ -370,8 +379,7 @@ impl Ahead {
         let workers = settings.workers;
         let plan = Plan {
             workers,
-            settings: Settings { workers: 1, ..settings.clone() },
-            reviews: reviews.to_vec(),
+            brief: Brief::new(settings, reviews),
             captures: VecDeque::new(),
             is_open: false,
             taken: 0,
@@ -497,8 +505,7 @@ impl Ahead {
     /// where `order` makes the difference; all others from their beginning.
     pub fn renew(&self, settings: &Settings, reviews: &[i64], order: impl FnOnce(&mut Engine) + Send + 'static) {
         let mut plan = self.shared.plan();
-        plan.settings = Settings { workers: 1, ..settings.clone() };
-        plan.reviews = reviews.to_vec();
+        plan.brief = Brief::new(settings, reviews);
         if let Some(job) = plan.open_job().filter(|job| job.is_begun) {
             job.orders.push(Box::new(order));
         }

@@ -106,6 +106,12 @@ impl Reader {
         self.clock = PacketClock::default();
     }
 
+    /// Forgets what was read and counted.
+    pub fn forget(&mut self) {
+        (self.source, self.clock, self.counters) = (None, PacketClock::default(), ReadCounters::default());
+        self.link_types.clear();
+    }
+
     pub fn counters(&self) -> ReadCounters {
         let mut counters = self.counters;
         counters.ahead += self.clock.ahead;

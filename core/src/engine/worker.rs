@@ -244,6 +244,11 @@ impl Worker {
         self.shards.all.iter().map(Shard::running).sum()
     }
 
+    pub fn forget_counters(&mut self) {
+        self.counters = WorkerCounters::default();
+        self.shards.all.iter_mut().for_each(Shard::forget_counters);
+    }
+
     pub fn counters(&self) -> WorkerCounters {
         let mut counters = self.counters;
         for shard in &self.shards.all {

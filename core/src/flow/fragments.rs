@@ -319,6 +319,12 @@ impl Fragments {
         (flow, whole)
     }
 
+    /// Nothing is waited for.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Gives up what has been waited for long enough.
     pub fn tick(&mut self, now: i64, given_up: &mut Vec<Message>) {
         while let Some(&(_, came)) = self.order.front() {

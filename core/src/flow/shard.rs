@@ -295,6 +295,13 @@ impl Shard {
         ShardCounters { packets, fragments: self.fragments.counters, ..self.counters }
     }
 
+    /// Counts from nothing again; between captures.
+    pub fn forget_counters(&mut self) {
+        self.counters = ShardCounters::default();
+        self.fragments.counters = FragmentCounters::default();
+        self.table.forget_passed();
+    }
+
     /// Flows in phase attempt or past it.
     pub fn running(&self) -> usize {
         let [_, attempts, recognised] = self.counters.active;
@@ -318,9 +325,11 @@ impl Shard {
 
     /// The clock has reached another second: idle flows end.
     pub fn tick(&mut self, number: u64, now: i64) {
-        let mut given_up = Vec::new();
-        self.fragments.tick(now, &mut given_up);
-        self.look_at_given_up(given_up, number, now);
+        if !self.fragments.is_empty() {
+            let mut given_up = Vec::new();
+            self.fragments.tick(now, &mut given_up);
+            self.look_at_given_up(given_up, number, now);
+        }
         let mut due = std::mem::take(&mut self.due);
         due.clear();
         self.table.advance(now, &mut due);

@@ -648,6 +648,11 @@ impl Table {
         self.passed
     }
 
+    /// Counts these from nothing again.
+    pub fn forget_passed(&mut self) {
+        self.passed = 0;
+    }
+
     /// Whether a packet's flow is in this slot.
     #[inline(always)]
     fn is_at(&self, slot: u32, routed: &Routed) -> bool {
