@@ -25,8 +25,8 @@
 
 use super::stream::{Cursor, Record, chain_closes};
 use super::{
-    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol, Run,
-    Transport, Variant,
+    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, Head, LookAlike, Outcome, Phase, Protocol,
+    Run, Transport, Variant,
 };
 
 const SOFT_RESET: u8 = 3;
@@ -234,20 +234,25 @@ fn is_hard_reset(opcode: u8) -> bool {
     matches!(opcode, CLIENT_RESET_V2 | SERVER_RESET_V2 | CLIENT_RESET_V3)
 }
 
+/// Whether a control packet of this opcode can have this key id.
+#[inline(always)]
+fn key_fits(opcode: u8, key_id: u8) -> bool {
+    match opcode {
+        CLIENT_RESET_V2 | SERVER_RESET_V2 | CLIENT_RESET_V3 | CONTROL_WKC => key_id == 0,
+        // The first session has key id 0, later ones 1 to 7 (ssl_pkt.h).
+        SOFT_RESET => key_id > 0,
+        CONTROL | ACK => true,
+        _ => false,
+    }
+}
+
 impl Control {
     /// Reads a control packet. `known` is the wrapping of the session, when an earlier packet showed it.
     fn parse(payload: &[u8], length: u32, time: i64, known: Option<Wrapping>) -> Option<Self> {
         let &first = payload.first()?;
-        let (opcode, key_id) = (first >> 3, first & 7);
-        let key_fits = match opcode {
-            CLIENT_RESET_V2 | SERVER_RESET_V2 | CLIENT_RESET_V3 | CONTROL_WKC => key_id == 0,
-            // The first session has key id 0, later ones 1 to 7 (ssl_pkt.h).
-            SOFT_RESET => key_id > 0,
-            CONTROL | ACK => true,
-            _ => false,
-        };
+        let opcode = first >> 3;
         let session = u64_at(payload, 1)?;
-        if !key_fits || session == 0 {
+        if !key_fits(opcode, first & 7) || session == 0 {
             return None;
         }
         let read = Reader { payload, length, opcode, session, seconds: time / SECOND };
@@ -607,6 +612,12 @@ impl Fingerprint for OpenVpn {
             },
             _ => false,
         }
+    }
+
+    #[inline(always)]
+    fn can_begin(head: &Head, _length: u32) -> bool {
+        // Data is told by its run.
+        key_fits(head[0] >> 3, head[0] & 7)
     }
 
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {

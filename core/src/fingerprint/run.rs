@@ -131,6 +131,12 @@ impl Run {
         }
     }
 
+    /// The latest datagram continues none.
+    #[inline(always)]
+    pub fn is_new(&self) -> bool {
+        [self.word, self.epoch, self.byte, self.random] == [1; 4]
+    }
+
     /// The constant word.
     pub fn first_word(&self) -> u32 {
         u32_at(&self.head, 0)

@@ -61,6 +61,8 @@ pub struct Conversation {
     pub start: [u32; 2],
     pub next: [u32; 2],
     looked: [u8; 2],
+    /// Strangers are shown to the screens as well.
+    pub knows_strangers: bool,
 }
 
 impl Conversation {
@@ -79,6 +81,7 @@ impl Conversation {
             start,
             next: start,
             looked: [0; 2],
+            knows_strangers: false,
         }
     }
 
@@ -102,7 +105,11 @@ impl Conversation {
     /// A datagram of `length` bytes of which `payload` was captured.
     pub fn send_cut(&mut self, direction: u8, payload: &[u8], length: u32) -> Option<(Protocol, Finding)> {
         if self.transport == Transport::Udp {
-            self.runs[usize::from(direction)].update(payload, length, self.checksum_zero);
+            let run = &mut self.runs[usize::from(direction)];
+            run.update(payload, length, self.checksum_zero);
+            if self.candidate.is_none() && !self.knows_strangers && is_strange(payload, length, run) {
+                return None;
+            }
         }
         self.take(direction, payload, length, 0, false)
     }
@@ -156,6 +163,11 @@ impl Conversation {
     /// The best finding so far.
     pub fn best(&self) -> Option<(Protocol, Finding)> {
         self.candidate.as_ref().and_then(Candidate::best)
+    }
+
+    /// A fingerprint keeps state for it.
+    pub fn is_kept(&self) -> bool {
+        self.candidate.is_some()
     }
 
     /// The best confidence so far.

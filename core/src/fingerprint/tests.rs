@@ -130,3 +130,32 @@ fn state_is_small() {
     assert!(size_of::<[Run; 2]>() <= 64, "{}", size_of::<[Run; 2]>());
     assert!(size_of::<State>() <= 192, "{}", size_of::<State>());
 }
+
+proptest! {
+    /// Whatever begins no protocol is one that none wants to keep state for. The first bytes are those that matter to one.
+    #[test]
+    fn strangers_pass_no_screen(
+        first in prop_oneof![any::<u8>(), 0_u8..5, 0x18_u8..0x60],
+        second in prop_oneof![3 => Just([0_u8; 3]), 2 => any::<[u8; 3]>()],
+        rest in proptest::collection::vec(any::<u8>(), 12..80),
+        length in 16_u32..1_500,
+        said in prop_oneof![Just(None), (24_usize..=28, 0_u32..5).prop_map(Some)],
+        ports in prop_oneof![Just([500, 500]), Just([4_500, 4_500]), Just([1_701, 1_701]), any::<[u16; 2]>()],
+    ) {
+        let mut payload = [&[first][..], &second, &rest].concat();
+        if let Some((at, less)) = said
+            && let Some(word) = payload.get_mut(at..at + 4)
+        {
+            word.copy_from_slice(&length.saturating_sub(less).to_be_bytes());
+        }
+        payload.truncate(length as usize);
+        let mut run = Run::default();
+        run.update(&payload, length, false);
+        if is_strange(&payload, length, &run) {
+            let mut conversation = Conversation::udp(ports);
+            conversation.knows_strangers = true;
+            conversation.send_cut(0, &payload, length);
+            prop_assert!(!conversation.is_kept());
+        }
+    }
+}

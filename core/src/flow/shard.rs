@@ -10,7 +10,7 @@ use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::key::{FlowKey, KeyMode, KeyWords};
 use super::record::{EndReason, FlowReport, Report};
-use super::table::{Details, Flow, Hint, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked, wanted};
+use super::table::{Details, Flow, Hint, Met, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked, wanted};
 use crate::decode::{Packet, Target, Transport, tcp_flags};
 use crate::fingerprint::{self, Confidence, Finding, FlowPacket, PairFacts, Phase, Protocol, Run};
 
@@ -18,6 +18,7 @@ use crate::fingerprint::{self, Confidence, Finding, FlowPacket, PairFacts, Phase
 pub const SHARDS: usize = 64;
 const SECOND: i64 = 1_000_000_000;
 const UDP_HEADER: usize = 8;
+const L2TP_PORT: u16 = 1701;
 /// TCP payloads of a direction in which a fingerprint is looked for.
 const SEGMENTS_LOOKED_AT: u8 = 16;
 /// Those in which a tunnel through a proxy is asked for: some ask for a password first.
@@ -435,9 +436,20 @@ impl Shard {
                 return;
             }
         }
-        if !self.table.pass(hint, routed) {
-            self.packet_in_full(routed, payload(), hint);
+        match self.table.pass(hint, routed) {
+            Met::Passed => {}
+            Met::Flow(slot) => self.packet_of(slot, routed, payload()),
+            Met::Unknown => self.packet_in_full(routed, payload(), hint),
         }
+    }
+
+    /// A packet, whole, of the flow in this slot.
+    #[inline(never)]
+    fn packet_of(&mut self, slot: u32, routed: &Routed, payload: &[u8]) {
+        self.counters.packets += 1;
+        let (flow, details) = self.table.whole_mut(slot);
+        let first_of_direction = flow.count(details, routed, 1, u64::from(routed.packet.ip_length));
+        self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
     }
 
     /// A packet, whatever it is.
@@ -447,10 +459,7 @@ impl Shard {
             None => {
                 let found = self.table.resolve(hint, routed);
                 let Some(slot) = self.slot(routed, found) else { return self.refuse() };
-                self.counters.packets += 1;
-                let (flow, details) = self.table.whole_mut(slot);
-                let first_of_direction = flow.count(details, routed, 1, u64::from(routed.packet.ip_length));
-                self.look(slot, routed, payload, routed.number, Counted { packets: 1, first_of_direction });
+                self.packet_of(slot, routed, payload);
             }
             Some(fragment) if fragment.offset == 0 => self.first_fragment(routed, payload),
             Some(_) => self.later_fragment(routed, payload),
@@ -578,6 +587,12 @@ impl Shard {
         let Details { track: Track::Datagrams(runs), tracked, .. } = details else { return };
         if packet.transport == Transport::Udp && tracked.as_ref().is_none_or(|tracked| tracked.candidate.reads_runs()) {
             runs[own].update(payload, packet.payload_length, packet.has_no_checksum());
+            if tracked.is_none()
+                && fingerprint::is_strange(payload, packet.payload_length, &runs[own])
+                && !is_on_port(packet, L2TP_PORT)
+            {
+                return;
+            }
         }
         let looked_at = flow_packet(routed, payload, number, own, runs);
         if tracked.is_none() && !fingerprint::screen(&looked_at) {
@@ -1011,11 +1026,15 @@ fn note_segment(flow: &mut Flow, details: &mut Details, packet: &Packet, own: us
     begins
 }
 
+fn is_on_port(packet: &Packet, port: u16) -> bool {
+    (packet.source_port == port) | (packet.destination_port == port)
+}
+
 /// A clear L2TP Start-Control-Connection-Request (RFC 2661, 3.1, 4.4.1, 6.1): T, L and S set, version 2, its own
 /// length, tunnel 0, and first the message type AVP with value 1.
 fn is_l2tp_opening(packet: &FlowPacket<'_>) -> bool {
     packet.transport == Transport::Udp
-        && packet.on_port(1701)
+        && packet.on_port(L2TP_PORT)
         && packet.u16(0).is_some_and(|flags| flags & 0xcb0f == 0xc802)
         && packet.u16(2).map(u32::from) == Some(packet.length)
         && packet.u16(4) == Some(0)

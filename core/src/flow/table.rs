@@ -388,11 +388,16 @@ impl Flow {
         if self.first_is_low() { by_end } else { [by_end[1], by_end[0]] }
     }
 
+    /// Whether no time-out can have passed before a packet. Not for one from before the latest, either.
+    #[inline(always)]
+    fn is_busy(&self, routed: &Routed) -> bool {
+        routed.now.wrapping_sub(self.seen) as u64 <= SHORTEST_TIMEOUT as u64
+    }
+
     /// Counts a packet of this flow that is nothing but one more. False when it may be more than that, and nothing was done.
     #[inline(always)]
     fn pass(&mut self, routed: &Routed) -> bool {
-        let is_idle = routed.now.wrapping_sub(self.seen) as u64 > SHORTEST_TIMEOUT as u64;
-        if (self.kind & routed.wanted == 0) | is_idle {
+        if (self.kind & routed.wanted == 0) | !self.is_busy(routed) {
             return false;
         }
         let end = Self::end_of(routed);
@@ -405,6 +410,7 @@ impl Flow {
         (*packets, *octets, self.seen) = (more_packets, more_octets, routed.now);
         true
     }
+
     /// Counts packets of a direction; whether they are its first.
     #[inline]
     pub fn count(&mut self, details: &mut Details, routed: &Routed, packets: u64, octets: u64) -> bool {
@@ -472,6 +478,17 @@ pub fn wanted(routed: &Routed) -> u8 {
 pub struct Hint {
     guess: Guess,
     epoch: u32,
+}
+
+/// What a packet met where its flow may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Met {
+    /// It was nothing but one more, and has been counted.
+    Passed,
+    /// Its flow goes on, in this slot.
+    Flow(u32),
+    /// Its flow is elsewhere, may be over, or has not begun; or it is a fragment.
+    Unknown,
 }
 
 /// Flows, in chunks that stay where they are when there are more.
@@ -630,17 +647,20 @@ impl Table {
         }
     }
 
-    /// Counts a packet that is nothing but one more of a flow that goes on: most packets. False when it may be more than
-    /// that, and nothing was done.
+    /// Counts a packet that is nothing but one more of a flow that goes on: most packets. Of others nothing is done.
     #[inline(always)]
-    pub fn pass(&mut self, hint: Hint, routed: &Routed) -> bool {
+    pub fn pass(&mut self, hint: Hint, routed: &Routed) -> Met {
         let Self { flows, layers, mode, passed, .. } = self;
-        let Some(flow) = flows.get_mut(hint.guess.slot()) else { return false };
-        if flow.is_of(routed, *mode, layers) && flow.pass(routed) {
+        let slot = hint.guess.slot();
+        let Some(flow) = flows.get_mut(slot).filter(|flow| flow.is_of(routed, *mode, layers)) else {
+            return Met::Unknown;
+        };
+        if flow.pass(routed) {
             *passed = passed.wrapping_add(1);
-            return true;
+            return Met::Passed;
         }
-        false
+        let goes_on = routed.packet.fragment.is_none() & (flow.closing() == 0) & flow.is_busy(routed);
+        if goes_on { Met::Flow(slot) } else { Met::Unknown }
     }
 
     /// How many packets were nothing but one more of their flow.

@@ -1,7 +1,7 @@
 //! The table against a plain map.
 
 use super::*;
-use crate::decode::Packet;
+use crate::decode::{Fragment, Packet};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -282,10 +282,13 @@ proptest! {
             let routed = segment(from_low, flags, length, (now - late) * SECOND, now * SECOND);
             let own = usize::from(!from_low);
             let (place, seen) = (table.guess(&routed), table.flow(slot).seen);
-            if table.pass(place, &routed) {
-                prop_assert!(flags & 7 == 0 && late == 0 && now * SECOND - seen <= SHORTEST_TIMEOUT);
+            let met = table.pass(place, &routed);
+            let is_busy = now * SECOND - seen <= SHORTEST_TIMEOUT;
+            if met == Met::Passed {
+                prop_assert!(flags & 7 == 0 && late == 0 && is_busy);
                 prop_assert!(length == 0 || looked[own] > 3);
             } else {
+                prop_assert_eq!(met, if is_busy { Met::Flow(slot) } else { Met::Unknown });
                 count(&mut table, slot, &routed, 1, u64::from(routed.packet.ip_length));
                 looked[own] = looked[own].saturating_add(u8::from(length > 0));
                 table.whole_mut(slot).1.track = Track::Stream(Segments { looked, ..Segments::default() });
@@ -305,7 +308,7 @@ fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_want
     let mut table = Table::new(KeyMode::FiveTuple);
     let routed = |flags, length| segment(true, flags, length, SECOND, SECOND);
     let slot = table.insert(&routed(2, 0)).expect("a slot");
-    let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed), routed);
+    let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed), routed) == Met::Passed;
     assert!(!passes(&mut table, &routed(16, 0)), "nothing is known yet");
     settle(&mut table, slot);
     assert!(passes(&mut table, &routed(16, 0)) && !passes(&mut table, &routed(16, 5)));
@@ -316,5 +319,9 @@ fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_want
     assert!(!passes(&mut table, &segment(true, 16, 5, 0, SECOND)), "it came late");
     table.flow_mut(slot).note_closing(1);
     settle(&mut table, slot);
-    assert!(!passes(&mut table, &routed(16, 5)), "one end has closed it");
+    assert_eq!(table.pass(table.guess(&routed(16, 5)), &routed(16, 5)), Met::Unknown, "one end has closed it");
+    let fragment = Some(Fragment { id: 1, offset: 0, length: 25, protocol: 6, more: true });
+    let mut first = segment(true, 16, 5, SECOND, SECOND);
+    first.packet.fragment = fragment;
+    assert_eq!(table.pass(table.guess(&first), &first), Met::Unknown, "its datagram is in fragments");
 }
