@@ -117,10 +117,10 @@ impl Message {
         let index = |at| packet.array(at).map(u32::from_le_bytes);
         let mac2_zero = |at| packet.array::<16>(at).map(|mac| mac == [0; 16]);
         match (packet.array::<4>(0)?, packet.length) {
-            ([1, 0, 0, 0], INITIATION_LENGTH) if is_keyed(packet, 8, 132, 39) => {
+            ([1, 0, 0, 0], INITIATION_LENGTH) if is_public_value(packet, 39) && is_drawn(packet, 8, 132) => {
                 Some(Self::Initiation { sender: index(4)?, mac2_zero: mac2_zero(132) })
             }
-            ([2, 0, 0, 0], RESPONSE_LENGTH) if is_keyed(packet, 12, 76, 43) => {
+            ([2, 0, 0, 0], RESPONSE_LENGTH) if is_public_value(packet, 43) && is_drawn(packet, 12, 76) => {
                 // Both ends draw their index.
                 let (sender, receiver) = (index(4)?, index(8)?);
                 (sender != receiver).then_some(Self::Response { sender, receiver, mac2_zero: mac2_zero(76) })
@@ -143,12 +143,13 @@ impl Message {
     }
 
     /// Whether a datagram has a message's type and reserved bytes, and cannot be one: neither WireGuard nor what shares
-    /// its socket sends that.
+    /// its socket sends that. One whose public value has its top bit set only says nothing: no end sends it, but any
+    /// takes it, since X25519 masks that bit (RFC 7748, 5).
     fn is_contradicted(packet: &FlowPacket<'_>) -> bool {
         let Some([kind @ 1..=4, 0, 0, 0]) = packet.array::<4>(0) else { return false };
         match (kind, packet.length) {
-            (1, INITIATION_LENGTH) => !is_keyed(packet, 8, 132, 39),
-            (2, RESPONSE_LENGTH) => !is_keyed(packet, 12, 76, 43) || packet.array::<4>(4) == packet.array::<4>(8),
+            (1, INITIATION_LENGTH) => !is_drawn(packet, 8, 132),
+            (2, RESPONSE_LENGTH) => !is_drawn(packet, 12, 76) || packet.array::<4>(4) == packet.array::<4>(8),
             (3, COOKIE_REPLY_LENGTH) => false,
             (4, SMALLEST_DATA_LENGTH..) => packet.array::<4>(12).is_some_and(|upper| upper != [0; 4]),
             _ => true,
@@ -156,14 +157,16 @@ impl Message {
     }
 }
 
-/// Whether bytes `from` to `to` of a handshake message, as far as they were captured, can be keys, ciphertext and a MAC;
-/// the public value ends at `last`. A text, or records padded with zeros to a message's length, cannot: random bytes
-/// fail here less often than once in 2^20.
-fn is_keyed(packet: &FlowPacket<'_>, from: usize, to: usize, last: usize) -> bool {
-    // X25519 public values are below 2^255 (RFC 7748, 5): the top bit of the last byte is clear.
-    if packet.payload.get(last).is_some_and(|byte| byte & 0x80 != 0) {
-        return false;
-    }
+/// Whether an X25519 public value ends at `last`, as far as it was captured: it is below 2^255 (RFC 7748, 5), so the top
+/// bit of its last byte is clear.
+fn is_public_value(packet: &FlowPacket<'_>, last: usize) -> bool {
+    packet.payload.get(last).is_none_or(|byte| byte & 0x80 == 0)
+}
+
+/// Whether bytes `from` to `to` of a handshake message, as far as they were captured, can be keys, ciphertext and a MAC.
+/// A text, or records padded with zeros to a message's length, cannot: random bytes fail here less often than once in
+/// 2^20.
+fn is_drawn(packet: &FlowPacket<'_>, from: usize, to: usize) -> bool {
     let Some(bytes) = packet.payload.get(from..to) else { return true };
     // mac1 stands last, and is never zero: padding that begins within it shows.
     if bytes.ends_with(&[0; 4]) {

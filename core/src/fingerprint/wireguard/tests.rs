@@ -98,6 +98,34 @@ fn a_whole_session() {
 }
 
 #[test]
+fn what_is_no_public_value_says_nothing_and_what_follows_speaks_for_itself() {
+    let with_top_bit = |message: &str, last: usize| {
+        let mut message = hex(message);
+        message[last] |= 0x80;
+        message
+    };
+    let mut flow = Conversation::udp(PORTS);
+    flow.send(0, &with_top_bit(INITIATION, 39));
+    flow.send(1, &with_top_bit(RESPONSE, 43));
+    assert_eq!(flow.best(), None);
+    for counter in 0..3 {
+        flow.send(0, &data(TO_RESPONDER, counter, 464));
+        flow.send(1, &data(TO_INITIATOR, counter, 464));
+    }
+    assert_eq!(flow.state(), Some((WG, Confirmed, Phase::DataOnly)));
+    // Beside a text in a message's place, the same stays possible.
+    let mut text = hex(INITIATION);
+    text[8..132].fill(b'a');
+    let mut flow = Conversation::udp(PORTS);
+    flow.send(0, &text);
+    for counter in 0..3 {
+        flow.send(0, &data(TO_RESPONDER, counter, 464));
+        flow.send(1, &data(TO_INITIATOR, counter, 464));
+    }
+    assert_eq!(flow.confidence(), Some(Possible));
+}
+
+#[test]
 fn one_direction_of_a_session_shows_that_it_is_established() {
     let mut from_initiator = Conversation::udp(PORTS);
     from_initiator.send(0, &hex(INITIATION));
