@@ -143,8 +143,7 @@ impl Message {
     }
 
     /// Whether a datagram has a message's type and reserved bytes, and cannot be one: neither WireGuard nor what shares
-    /// its socket sends that. One whose public value has its top bit set only says nothing: no end sends it, but any
-    /// takes it, since X25519 masks that bit (RFC 7748, 5).
+    /// its socket sends that. One that only [`is_unkeyed`] is another matter.
     fn is_contradicted(packet: &FlowPacket<'_>) -> bool {
         let Some([kind @ 1..=4, 0, 0, 0]) = packet.array::<4>(0) else { return false };
         match (kind, packet.length) {
@@ -154,6 +153,16 @@ impl Message {
             (4, SMALLEST_DATA_LENGTH..) => packet.array::<4>(12).is_some_and(|upper| upper != [0; 4]),
             _ => true,
         }
+    }
+}
+
+/// Whether a datagram is a handshake message but for its public value, which has its top bit set. No end sends it, but any
+/// takes it, since X25519 masks that bit (RFC 7748, 5).
+fn is_unkeyed(packet: &FlowPacket<'_>) -> bool {
+    match (packet.array::<4>(0), packet.length) {
+        (Some([1, 0, 0, 0]), INITIATION_LENGTH) => !is_public_value(packet, 39),
+        (Some([2, 0, 0, 0]), RESPONSE_LENGTH) => !is_public_value(packet, 43),
+        _ => false,
     }
 }
 
@@ -238,6 +247,8 @@ pub struct WireGuard {
     paired: bool,
     /// A datagram was seen that WireGuard does not send, before anything was paired.
     contradicted: bool,
+    /// The same of a handshake message that [`is_unkeyed`]: data has to speak for itself.
+    unkeyed: bool,
 }
 
 impl Fingerprint for WireGuard {
@@ -246,7 +257,8 @@ impl Fingerprint for WireGuard {
         &[&INITIATION, &RESPONSE, &MAC2_ZERO, &COOKIE_REPLY, &PAIRED_INDEX, &NEW_INDEX, &DATA, &COUNTER_RISES];
 
     fn screen(packet: &FlowPacket<'_>) -> bool {
-        packet.transport == Transport::Udp && (Message::parse(packet).is_some() || Message::is_contradicted(packet))
+        packet.transport == Transport::Udp
+            && (Message::parse(packet).is_some() || Message::is_contradicted(packet) || is_unkeyed(packet))
     }
 
     #[inline(always)]
@@ -262,6 +274,7 @@ impl Fingerprint for WireGuard {
         // One socket may carry other protocols beside it (STUN, path discovery): a foreign datagram decides nothing.
         let Some(message) = Message::parse(packet) else {
             self.contradicted |= !self.paired && Message::is_contradicted(packet);
+            self.unkeyed |= !self.paired && is_unkeyed(packet);
             return self.outcome();
         };
         let direction = packet.direction & 1;
@@ -277,7 +290,7 @@ impl Fingerprint for WireGuard {
                 (side.initiation, side.initiation_time) = (sender, packet.time);
                 if retried {
                     found.observe(&NEW_INDEX, packet);
-                    self.raise(Confidence::Confirmed);
+                    self.raise_by_handshake(Confidence::Confirmed);
                 }
                 self.initiated = true;
                 self.initiator.get_or_insert(direction);
@@ -320,7 +333,7 @@ impl WireGuard {
         self.raise(Confidence::Possible);
         if mac2_zero == Some(true) {
             found.observe(&MAC2_ZERO, packet);
-            self.raise(Confidence::Confirmed);
+            self.raise_by_handshake(Confidence::Confirmed);
         }
     }
 
@@ -331,7 +344,7 @@ impl WireGuard {
         if self.sides[other].introduced(receiver) && !self.sides[own].introduced(receiver) {
             found.observe(&PAIRED_INDEX, packet);
             self.paired |= level == Confidence::Confirmed;
-            self.raise(level);
+            self.raise_by_handshake(level);
         }
         self.responded = true;
         self.initiator.get_or_insert(direction ^ 1);
@@ -388,6 +401,10 @@ impl WireGuard {
         // after one's own initiation to the index that the unseen answer introduced.
         let after_own = (self.initiated || self.responded) && (goes_on || counter == 0);
         self.established |= paired || (after_own && self.confidence == Some(Confidence::Confirmed));
+    }
+
+    fn raise_by_handshake(&mut self, confidence: Confidence) {
+        self.raise(if self.unkeyed { Confidence::Possible } else { confidence });
     }
 
     fn raise(&mut self, confidence: Confidence) {
