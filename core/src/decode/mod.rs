@@ -600,12 +600,11 @@ fn plain_ethernet(bytes: &[u8], target: &mut impl Target) -> Option<()> {
     }
 }
 
-/// IPv4 and what it carries, at an offset in the frame. As long as TCP's header needs, as is the next: a shorter datagram
-/// goes the long way.
+/// IPv4 and what it carries, at an offset in the frame.
 #[inline(never)]
 fn plain_ipv4(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()> {
     let packet = target.packet();
-    let head = rest.first_chunk::<40>()?;
+    let head = rest.first_chunk::<28>()?;
     let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     if (head[0] != 0x45) | (half(6) & 0x3fff != 0) {
         return None;
@@ -615,7 +614,7 @@ fn plain_ipv4(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()
     packet.destination = address(16).to_le_bytes();
     packet.ip_version = 4;
     packet.identification = half(4);
-    plain_transport::<20>(rest.len(), offset, head[9], head.last_chunk()?, usize::from(half(2)), packet)?;
+    plain_transport::<20>(rest, offset, head[9], usize::from(half(2)), packet)?;
     target.complete();
     Some(())
 }
@@ -623,7 +622,7 @@ fn plain_ipv4(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()
 #[inline(never)]
 fn plain_ipv6(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()> {
     let packet = target.packet();
-    let head = rest.first_chunk::<60>()?;
+    let head = rest.first_chunk::<48>()?;
     let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
     if (head[0] >> 4 != 6) | (length == 0) {
         return None;
@@ -633,30 +632,32 @@ fn plain_ipv6(rest: &[u8], offset: usize, target: &mut impl Target) -> Option<()
     packet.destination = address(24).to_le_bytes();
     packet.ip_version = 6;
     packet.identification = 0;
-    plain_transport::<40>(rest.len(), offset, head[6], head.last_chunk()?, 40 + length, packet)?;
+    plain_transport::<40>(rest, offset, head[6], 40 + length, packet)?;
     target.complete();
     Some(())
 }
 
-/// TCP or UDP behind an IP header of `BEFORE` octets; `total` is the length of the IP packet, and `captured` of it were.
+/// TCP or UDP behind an IP header of `BEFORE` octets; `total` is the length of the IP packet, and `ip` what was captured of it.
 #[inline(always)]
 fn plain_transport<const BEFORE: usize>(
-    captured: usize,
+    ip: &[u8],
     offset: usize,
     protocol: u8,
-    transport: &[u8; 20],
     total: usize,
     packet: &mut Packet,
 ) -> Option<()> {
     packet.ip_length = total as u32;
-    let half = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+    let transport = ip.get(BEFORE..)?;
+    let udp = transport.first_chunk::<8>()?;
+    let half = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
     packet.source_port = half(0);
     packet.destination_port = half(2);
     let (header, end) = if protocol == 6 {
+        let transport = transport.first_chunk::<20>()?;
         packet.transport = Transport::Tcp;
         packet.tcp_sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
         packet.tcp_flags = transport[13];
-        packet.checksum = half(16);
+        packet.checksum = u16::from_be_bytes([transport[16], transport[17]]);
         let header = usize::from(transport[12] >> 4) * 4;
         if (header < 20) | (total < BEFORE) {
             return None;
@@ -678,7 +679,7 @@ fn plain_transport<const BEFORE: usize>(
     let start = BEFORE + header;
     let length = end.saturating_sub(start);
     packet.payload_offset = (offset + start) as u32;
-    packet.payload_captured = captured.saturating_sub(start).min(length) as u32;
+    packet.payload_captured = ip.len().saturating_sub(start).min(length) as u32;
     packet.payload_length = length as u32;
     Some(())
 }

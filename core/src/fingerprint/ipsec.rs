@@ -20,7 +20,7 @@
 
 use super::stream::{Cursor, Framing, Record, chain_closes};
 use super::{
-    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, Head, LookAlike, Outcome, Phase, Protocol,
+    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol,
     Transport, Variant,
 };
 
@@ -510,11 +510,11 @@ impl Fingerprint for Ipsec {
     }
 
     #[inline(always)]
-    fn can_begin(head: &Head, length: u32) -> bool {
+    fn can_begin(payload: &[u8], length: u32) -> bool {
         // IKE says how long it is, behind the non-ESP marker if there is one.
-        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let (said, before) = if word(0) == 0 { (word(28), 4) } else { (word(24), 0) };
-        said.checked_add(before) == Some(length)
+        let before = if payload.starts_with(&[0; 4]) { 4 } else { 0 };
+        let said = payload.get(24 + before..).and_then(|rest| rest.first_chunk().copied()).map(u32::from_be_bytes);
+        said.is_some_and(|said| said.checked_add(before as u32) == Some(length))
     }
 
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {

@@ -297,7 +297,7 @@ pub trait Fingerprint: Default {
     fn screen(packet: &FlowPacket<'_>) -> bool;
 
     /// Whether a datagram can pass [`Self::screen`] by what it begins with and its length, if it continues no run.
-    fn can_begin(head: &Head, length: u32) -> bool;
+    fn can_begin(payload: &[u8], length: u32) -> bool;
 
     /// Takes note of a packet. Facts go into `found`.
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome;
@@ -311,16 +311,15 @@ pub fn evidence_kinds() -> impl Iterator<Item = &'static EvidenceKind> {
     [WireGuard::EVIDENCE, OpenVpn::EVIDENCE, Ipsec::EVIDENCE].into_iter().flatten().copied()
 }
 
-/// What a datagram begins with.
-pub type Head = [u8; 32];
-
 /// Whether a datagram, of which its direction's run has taken note, can be of none of these protocols. Asked first of every
 /// datagram of an undecided flow: most are strangers, and most of these are told by what they begin with.
 #[inline(always)]
 pub fn is_strange(payload: &[u8], length: u32, run: &Run) -> bool {
-    let can_begin =
-        |head| WireGuard::can_begin(head, length) | Ipsec::can_begin(head, length) | OpenVpn::can_begin(head, length);
-    run.is_new() && payload.first_chunk().is_some_and(|head| !can_begin(head))
+    let can_begin = || {
+        WireGuard::can_begin(payload, length) | Ipsec::can_begin(payload, length) | OpenVpn::can_begin(payload, length)
+    };
+    // Of those too short for a run it has taken no note.
+    payload.len() >= run::HEAD && run.is_new() && !can_begin()
 }
 
 /// Whether any protocol wants state for the flow of this packet.

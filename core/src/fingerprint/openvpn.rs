@@ -25,8 +25,8 @@
 
 use super::stream::{Cursor, Record, chain_closes};
 use super::{
-    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, Head, LookAlike, Outcome, Phase, Protocol,
-    Run, Transport, Variant,
+    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol, Run,
+    Transport, Variant,
 };
 
 const SOFT_RESET: u8 = 3;
@@ -615,9 +615,9 @@ impl Fingerprint for OpenVpn {
     }
 
     #[inline(always)]
-    fn can_begin(head: &Head, _length: u32) -> bool {
+    fn can_begin(payload: &[u8], _length: u32) -> bool {
         // Data is told by its run.
-        key_fits(head[0] >> 3, head[0] & 7)
+        payload.first().is_some_and(|first| key_fits(first >> 3, first & 7))
     }
 
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {

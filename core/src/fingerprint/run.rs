@@ -6,7 +6,7 @@
 /// How far a counter may move and still be the same run: loss ahead, reordering behind.
 const WINDOW: i64 = 64;
 /// Bytes at the head of a datagram that runs look at: the longest counter and the word behind it.
-const HEAD: usize = 16;
+pub const HEAD: usize = 16;
 
 /// By how much two words that were drawn at random differ at the least, but for one pair in 128.
 const RANDOM_STEP: u32 = 1 << 24;

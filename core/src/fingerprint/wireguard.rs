@@ -21,7 +21,7 @@
 //! reserved bytes.
 
 use super::{
-    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, Head, LookAlike, Outcome, Phase, Protocol,
+    Confidence, EvidenceKind, EvidenceSet, Finding, Fingerprint, FlowPacket, LookAlike, Outcome, Phase, Protocol,
     Transport, Variant,
 };
 
@@ -262,9 +262,9 @@ impl Fingerprint for WireGuard {
     }
 
     #[inline(always)]
-    fn can_begin(head: &Head, _length: u32) -> bool {
+    fn can_begin(payload: &[u8], _length: u32) -> bool {
         // The type, and reserved bytes that are zero.
-        u32::from_le_bytes([head[0], head[1], head[2], head[3]]).wrapping_sub(1) < 4
+        payload.first_chunk().is_some_and(|&head| u32::from_le_bytes(head).wrapping_sub(1) < 4)
     }
 
     fn observe(&mut self, packet: &FlowPacket<'_>, found: &mut EvidenceSet) -> Outcome {
