@@ -508,9 +508,11 @@ struct Chunk {
 }
 
 impl Chunk {
+    const EMPTY: Self = Self { flows: [Flow::EMPTY; CHUNK], details: [const { Details::EMPTY }; CHUNK] };
+
     #[inline(never)]
     fn new() -> Box<Self> {
-        Box::new(Self { flows: [Flow::EMPTY; CHUNK], details: [const { Details::EMPTY }; CHUNK] })
+        Box::new(Self::EMPTY)
     }
 }
 
