@@ -235,7 +235,8 @@ impl Table {
 
     fn flush(&mut self) {
         let mask = self.slots.len() - 1;
-        for (hash, key, length) in self.waiting.into_iter().take(self.waiting_length) {
+        for at in 0..self.waiting_length {
+            let (hash, key, length) = self.waiting[at];
             let mut slot = hash as usize & mask;
             let entry = loop {
                 let found = self.slots[slot];
@@ -245,7 +246,7 @@ impl Table {
                     break self.entries.len() - 1;
                 }
                 let place = (found as u32 - 1) as usize;
-                if found >> 32 == hash >> 32 && self.entries[place].key == key {
+                if found >> 32 == hash >> 32 && is_same(&self.entries[place].key, &key) {
                     break place;
                 }
                 slot = (slot + 1) & mask;
@@ -274,6 +275,12 @@ impl Table {
         }
         self.slots = slots;
     }
+}
+
+/// Without a call of `memcmp`.
+#[inline(always)]
+fn is_same(one: &Key, other: &Key) -> bool {
+    one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }
 
 #[inline]
