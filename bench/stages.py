@@ -15,7 +15,9 @@ OTHER = "other crates and the start of the program"
 
 
 def stages(program: Path, addresses: Collection[int]) -> Mapping[int, str]:
-    """For each address in a program with line tables, a file below core/src (or bench/)."""
+    """For each address in a program with line tables, a file below core/src (or bench/).
+
+    BenchError when none is: the tables are of another directory."""
     wanted = sorted(addresses)
     done = subprocess.run(
         ["addr2line", "--addresses", "--inlines", "-e", program],
@@ -35,4 +37,6 @@ def stages(program: Path, addresses: Collection[int]) -> Mapping[int, str]:
         file = Path(line.rpartition(":")[0])
         if address not in found and file.is_relative_to(ROOT):
             found[address] = str(file.relative_to(CORE if file.is_relative_to(CORE) else ROOT))
+    if wanted and not found:
+        raise BenchError(f"{program}: expected a program built in {ROOT}; none of its lines is below that")
     return {address: found.get(address, OTHER) for address in wanted}
