@@ -138,6 +138,8 @@ class Log:
 
 def printable(text: str) -> str:
     """Text, without what a terminal would obey: file names may hold anything."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
