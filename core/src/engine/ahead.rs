@@ -27,6 +27,9 @@ const MOST_CAPTURES: usize = 8;
 const MOST_REPORTS: usize = 4 * ENOUGH_REPORTS;
 /// Bytes of a file. While a larger one is worked by one thread, the others may have reached the bounds.
 const LARGEST: u64 = 256 << 20;
+/// Flows of a capture after which an engine is made anew, so that its memory is given back: that of many threads is more
+/// than that of one.
+const MANY_FLOWS: u64 = 1 << 16;
 /// How long a thread works before it tells.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -322,15 +325,16 @@ impl Shared {
         true
     }
 
-    /// Has an engine work a capture to its end, or until nobody wants it any more.
-    fn work(&self, number: u64, path: &str, engine: &mut Engine) {
+    /// Has an engine work a capture to its end, or until nobody wants it any more; how many flows it had.
+    fn work(&self, number: u64, path: &str, engine: &mut Engine) -> u64 {
+        let mut flows = 0;
         engine.forget();
         if let Err(error) = engine.open(Path::new(path), path) {
             self.note(number, |job| {
                 job.tell(Told::Error(error));
                 job.is_done = true;
             });
-            return;
+            return flows;
         }
         // Nothing is said before there is something to tell: to tell costs more than to work a small capture.
         let mut is_wanted = true;
@@ -338,6 +342,7 @@ impl Shared {
             orders.into_iter().for_each(|order| order(engine));
             let polled = engine.poll(STEP);
             let (is_done, standing) = (!engine.is_busy(), engine.standing());
+            flows = standing.worked.shards.created;
             is_wanted = self.note(number, |job| {
                 job.is_opened = true;
                 job.tell(polled.map_or_else(Told::Error, |reports| Told::Reports(reports.unwrap_or_default())));
@@ -345,6 +350,7 @@ impl Shared {
                 job.is_done = is_done;
             }) && !is_done;
         }
+        flows
     }
 }
 
@@ -369,7 +375,9 @@ fn work(shared: &Shared) {
         let known = kept.take().filter(|(known, _)| Arc::ptr_eq(known, &brief));
         let Ok(engine) = known.map_or_else(|| brief.engine(), |(_, engine)| Ok(engine)) else { return };
         let (_, engine) = kept.insert((brief, engine));
-        shared.work(number, &path, engine);
+        if shared.work(number, &path, engine) > MANY_FLOWS {
+            kept = None;
+        }
     }
 }
 
