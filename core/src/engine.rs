@@ -297,11 +297,10 @@ impl Engine {
         self.tags.clear();
     }
 
-    /// Forgets what was worked and counted, and keeps the memory: as if it were new.
+    /// Leaves the capture and counts from nothing again, as if it were new, but keeps the memory.
     fn forget(&mut self) {
         self.leave();
-        self.latest = None;
-        self.reader().forget();
+        self.reader().forget_counters();
         if let Workers::Inline(worker) = &mut self.workers {
             worker.forget_counters();
         }

@@ -420,7 +420,11 @@ struct Watch {
 
 impl Watch {
     fn take(&mut self, packet: &FlowPacket<'_>) {
-        if self.candidate.is_none() && !fingerprint::screen(packet) {
+        let is_strange =
+            packet.transport == Transport::Udp && fingerprint::is_strange(packet.payload, packet.length, packet.run());
+        let is_wanted = fingerprint::screen(packet);
+        assert!(!(is_strange && is_wanted), "a stranger that is wanted");
+        if self.candidate.is_none() && !is_wanted {
             return;
         }
         let candidate = self.candidate.get_or_insert_default();

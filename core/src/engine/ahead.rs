@@ -336,7 +336,7 @@ impl Shared {
             });
             return flows;
         }
-        // Nothing is said before there is something to tell: to tell costs more than to work a small capture.
+        // That it is open is said with what it tells first, of most captures once: to tell takes the lock and may wake somebody.
         let mut is_wanted = true;
         while is_wanted && let Some(orders) = self.go_on(number, engine) {
             orders.into_iter().for_each(|order| order(engine));
@@ -369,7 +369,7 @@ impl Drop for Farewell<'_> {
 
 fn work(shared: &Shared) {
     let _farewell = Farewell(shared);
-    // To make an engine costs as much as to work a small capture.
+    // Of a small capture, to make an engine and let it go again would be a good part of the work.
     let mut kept: Option<(Arc<Brief>, Engine)> = None;
     while let Some(Taken { number, path, brief }) = shared.take() {
         let known = kept.take().filter(|(known, _)| Arc::ptr_eq(known, &brief));

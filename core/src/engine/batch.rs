@@ -89,7 +89,7 @@ impl Batch {
                 Some(pair) => Some(pair),
                 None => self.pair(frame),
             };
-            let shard = pair.map_or(place as usize % SHARDS, FlowKey::shard);
+            let shard = pair.map_or(place as usize, FlowKey::shard);
             if let Some(list) = self.lists.get_mut(usize::from(owners[shard % SHARDS])) {
                 list.push(place);
             }

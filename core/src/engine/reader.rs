@@ -106,10 +106,9 @@ impl Reader {
         self.clock = PacketClock::default();
     }
 
-    /// Forgets what was read and counted.
-    pub fn forget(&mut self) {
-        (self.source, self.clock, self.counters) = (None, PacketClock::default(), ReadCounters::default());
-        self.link_types.clear();
+    /// Counts from nothing again; between captures. The clock counts, too.
+    pub fn forget_counters(&mut self) {
+        (self.clock, self.counters) = (PacketClock::default(), ReadCounters::default());
     }
 
     pub fn counters(&self) -> ReadCounters {

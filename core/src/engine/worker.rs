@@ -244,6 +244,7 @@ impl Worker {
         self.shards.all.iter().map(Shard::running).sum()
     }
 
+    /// Counts from nothing again; between captures.
     pub fn forget_counters(&mut self) {
         self.counters = WorkerCounters::default();
         self.shards.all.iter_mut().for_each(Shard::forget_counters);

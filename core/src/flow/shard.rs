@@ -177,6 +177,18 @@ struct Counted {
     first_of_direction: bool,
 }
 
+/// What a packet showed to the fingerprints.
+struct Shown {
+    found: Option<(Protocol, Finding)>,
+    /// What was reported before.
+    known: Option<(Protocol, Finding)>,
+    facts: Option<PairFacts>,
+    /// They keep state for its flow from now on.
+    is_new: bool,
+    /// See [`Tracked::is_quiet`].
+    is_quiet: bool,
+}
+
 /// IPsec flows between two hosts.
 #[derive(Default)]
 struct Pair {
@@ -601,20 +613,8 @@ impl Shard {
             }
             return;
         }
-        let is_new = tracked.is_none();
-        let tracked = track(flow, tracked, &mut self.generation);
-        let found = tracked.candidate.observe(&looked_at);
-        let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
-        let is_quiet = !counted.first_of_direction && tracked.is_quiet(found, flow.packets(Some(tracked)), routed.now);
-        if is_new {
-            self.list_tracked(slot);
-        }
-        if !is_quiet {
-            self.report(slot, routed, found, known, counted);
-        }
-        if let Some(facts) = facts {
-            self.join_pair(slot, routed, facts);
-        }
+        let shown = observe(flow, tracked, &mut self.generation, &looked_at, routed.now);
+        self.tell(slot, routed, shown, counted);
     }
 
     /// Shows a segment to the fingerprints.
@@ -657,18 +657,20 @@ impl Shard {
                 return;
             }
         }
-        let is_new = tracked.is_none();
-        let tracked = track(flow, tracked, &mut self.generation);
-        let found = tracked.candidate.observe(&looked_at);
-        let (known, facts) = (tracked.reported, tracked.candidate.pair_facts());
-        let is_quiet = !counted.first_of_direction && tracked.is_quiet(found, flow.packets(Some(tracked)), routed.now);
-        if is_new {
+        let shown = observe(flow, tracked, &mut self.generation, &looked_at, routed.now);
+        self.tell(slot, routed, shown, counted);
+    }
+
+    /// Tells what a packet showed, if it is news.
+    #[inline(always)]
+    fn tell(&mut self, slot: u32, routed: &Routed, shown: Shown, counted: Counted) {
+        if shown.is_new {
             self.list_tracked(slot);
         }
-        if !is_quiet {
-            self.report(slot, routed, found, known, counted);
+        if counted.first_of_direction || !shown.is_quiet {
+            self.report(slot, routed, shown.found, shown.known, counted);
         }
-        if let Some(facts) = facts {
+        if let Some(facts) = shown.facts {
             self.join_pair(slot, routed, facts);
         }
     }
@@ -964,14 +966,24 @@ fn deadline(flow: &Flow, details: &Details) -> i64 {
     flow.seen.saturating_add(timeout * SECOND)
 }
 
-/// What fingerprints keep of a flow, from now on if they have not before.
+/// Shows a packet to what fingerprints keep of its flow, from now on if they have not before.
 #[inline(always)]
-fn track<'a>(flow: &mut Flow, tracked: &'a mut Option<Box<Tracked>>, generation: &mut u32) -> &'a mut Tracked {
-    tracked.get_or_insert_with(|| {
+fn observe(
+    flow: &mut Flow,
+    tracked: &mut Option<Box<Tracked>>,
+    generation: &mut u32,
+    looked_at: &FlowPacket<'_>,
+    now: i64,
+) -> Shown {
+    let is_new = tracked.is_none();
+    let tracked = tracked.get_or_insert_with(|| {
         flow.note_tracked();
         *generation = generation.wrapping_add(1) & 0x7fff_ffff;
         Box::new(Tracked::new(*generation))
-    })
+    });
+    let found = tracked.candidate.observe(looked_at);
+    let is_quiet = tracked.is_quiet(found, flow.packets(Some(tracked)), now);
+    Shown { found, known: tracked.reported, facts: tracked.candidate.pair_facts(), is_new, is_quiet }
 }
 
 /// A packet as fingerprints see it; `number` is its frame's.

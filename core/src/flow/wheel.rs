@@ -96,9 +96,6 @@ impl Wheel {
         }
         for tick in first..=second {
             let head = &mut self.heads[tick.rem_euclid(BUCKETS as i64) as usize];
-            if *head == NONE {
-                continue;
-            }
             let mut slot = std::mem::replace(head, NONE);
             while slot != NONE {
                 due.push(slot);
