@@ -4,7 +4,7 @@
 use vpn_classifier_core::decode::{Packet, Transport, tcp_flags};
 use vpn_classifier_core::fingerprint::{Confidence, Protocol};
 use vpn_classifier_core::flow::shard::Routed;
-use vpn_classifier_core::flow::{KeyMode, Limits, Shard};
+use vpn_classifier_core::flow::{KeyMode, Limits, Memory, Shard};
 
 use crate::random::Random;
 use crate::stream::{Framing, Stream, Tap};
@@ -140,7 +140,7 @@ impl Flow {
             buffer: vec![0; LONGEST],
             length: 0,
             stock,
-            shard: Shard::new(0, limits),
+            shard: Shard::new(0, limits, &Memory::default()),
             flows: 0,
             datagrams: 0,
             recorded: None,

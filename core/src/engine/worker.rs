@@ -7,7 +7,7 @@ use crate::capture::FrameRef;
 use crate::capture::bpf::Filter;
 use crate::decode::{self, DecodeError, Decoded, NoFlow, Peel};
 use crate::flow::shard::Routed;
-use crate::flow::{FlowKey, FlowReport, Hint, KeyMode, Limits, SHARDS, Shard, ShardCounters};
+use crate::flow::{FlowKey, FlowReport, Hint, KeyMode, Limits, Memory, SHARDS, Shard, ShardCounters};
 use crate::survey::{Survey, SurveyCounters, Surveyed};
 
 /// Packets that are decoded, then looked up, then looked at together: few enough to stay in a core's first cache.
@@ -288,7 +288,8 @@ impl Shards {
         for (place, number) in numbers.clone().enumerate() {
             places[number] = place as u8;
         }
-        Self { all: numbers.map(|number| Shard::new(number, limits.clone())).collect(), places }
+        let memory = Memory::default();
+        Self { all: numbers.map(|number| Shard::new(number, limits.clone(), &memory)).collect(), places }
     }
 
     /// The place of the shard of a number; none if it is not one of these.

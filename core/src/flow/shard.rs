@@ -9,6 +9,7 @@ use super::duplicates::Recent;
 use super::fragments::{FragmentCounters, Fragments, Message};
 use super::hash::mix;
 use super::key::{FlowKey, KeyMode, KeyWords};
+use super::memory::Memory;
 use super::record::{EndReason, FlowReport, Report};
 use super::table::{Details, Flow, Hint, Met, Pool, SHORTEST_TIMEOUT, Segments, Table, Track, Tracked, wanted};
 use crate::decode::{Packet, Target, Transport, tcp_flags};
@@ -271,13 +272,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard.
-    pub fn new(number: usize, limits: Limits) -> Self {
+    /// An empty shard, whose flows will be in this memory.
+    pub fn new(number: usize, limits: Limits, memory: &Memory) -> Self {
         Self {
             number,
             fragments: Fragments::new(limits.fragmented),
             recent: Recent::default(),
-            table: Table::new(limits.key_mode),
+            table: Table::new(limits.key_mode, memory),
             limits,
             counters: ShardCounters::default(),
             pairs: BTreeMap::new(),

@@ -14,6 +14,7 @@ use std::hint::select_unpredictable;
 use super::index::{self, Guess, Index};
 use super::key::{KIND, KeyWords};
 use super::layers::{Layers, LayersId};
+use super::memory::{Memory, Part};
 use super::prefetch::prefetch;
 use super::shard::Routed;
 use super::wheel::{Linked, Links, Wheel};
@@ -494,7 +495,8 @@ pub enum Met {
 /// Flows, in chunks that stay where they are when there are more.
 #[derive(Default)]
 struct Flows {
-    chunks: Vec<Box<Chunk>>,
+    memory: Memory,
+    chunks: Vec<Part<Chunk>>,
     used: u32,
     /// Changes with every flow that comes or goes.
     epoch: u32,
@@ -509,11 +511,6 @@ struct Chunk {
 
 impl Chunk {
     const EMPTY: Self = Self { flows: [Flow::EMPTY; CHUNK], details: [const { Details::EMPTY }; CHUNK] };
-
-    #[inline(never)]
-    fn new() -> Box<Self> {
-        Box::new(Self::EMPTY)
-    }
 }
 
 impl Flows {
@@ -550,7 +547,7 @@ impl Flows {
 
     #[inline(always)]
     fn whole_mut(&mut self, slot: u32) -> Option<(&mut Flow, &mut Details)> {
-        let chunk = self.chunks.get_mut(slot as usize / CHUNK)?;
+        let chunk = &mut **self.chunks.get_mut(slot as usize / CHUNK)?;
         Some((&mut chunk.flows[slot as usize % CHUNK], &mut chunk.details[slot as usize % CHUNK]))
     }
 
@@ -559,7 +556,7 @@ impl Flows {
         let slot = self.used;
         match self.get_mut(slot) {
             Some(flow) => *flow = Flow::EMPTY,
-            None => self.chunks.push(Chunk::new()),
+            None => self.chunks.push(self.memory.place(|| Chunk::EMPTY)),
         }
         self.used += 1;
         slot
@@ -599,10 +596,10 @@ const SWEEP_SECONDS: usize = 32;
 const SWEEP_AHEAD: u32 = 8;
 
 impl Table {
-    /// An empty table.
-    pub fn new(mode: KeyMode) -> Self {
+    /// An empty table, whose flows will be in this memory.
+    pub fn new(mode: KeyMode, memory: &Memory) -> Self {
         Self {
-            flows: Flows::default(),
+            flows: Flows { memory: memory.clone(), ..Flows::default() },
             index: Index::default(),
             mode,
             passed: 0,
@@ -706,7 +703,7 @@ impl Table {
     /// The flow in a slot, and the rest of it.
     #[inline]
     pub fn whole_mut(&mut self, slot: u32) -> (&mut Flow, &mut Details) {
-        let chunk = &mut self.flows.chunks[slot as usize / CHUNK];
+        let chunk = &mut *self.flows.chunks[slot as usize / CHUNK];
         (&mut chunk.flows[slot as usize % CHUNK], &mut chunk.details[slot as usize % CHUNK])
     }
 

@@ -34,7 +34,7 @@ struct Bench {
 
 impl Bench {
     fn new(limits: Limits) -> Self {
-        let mut shard = Shard::new(5, limits);
+        let mut shard = Shard::new(5, limits, &Memory::default());
         shard.begin(1);
         shard.tick(1, START);
         Self { shard, number: 0, now: START }

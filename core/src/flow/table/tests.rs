@@ -67,7 +67,7 @@ fn settle(table: &mut Table, slot: u32) {
 proptest! {
     #[test]
     fn as_a_plain_map(steps in steps()) {
-        let mut table = Table::new(KeyMode::FiveTuple);
+        let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
         // When each flow ends, in seconds, and whether the wheel says so.
         let mut model: BTreeMap<u16, (i64, bool)> = BTreeMap::new();
         let (mut now, mut due) = (1_000, Vec::new());
@@ -141,7 +141,7 @@ proptest! {
 
 #[test]
 fn only_undecided_flows_are_pushed_out_and_of_those_the_least() {
-    let mut table = Table::new(KeyMode::FiveTuple);
+    let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
     assert_eq!(table.undecided_victim(), None);
     add(&mut table, 1, Pool::Recognised, 1, 0);
     add(&mut table, 2, Pool::Attempt, 1, 0);
@@ -172,7 +172,7 @@ fn flows_are_small() {
 
 #[test]
 fn every_undecided_flow_is_looked_at_within_some_seconds() {
-    let mut table = Table::new(KeyMode::FiveTuple);
+    let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
     let slots: Vec<u32> = (0..1000).map(|name| add(&mut table, name, Pool::Undecided, 1, -90 * SECOND)).collect();
     let (mut seen, mut most) = (Vec::new(), 0);
     for second in 1..=SWEEP_SECONDS as i64 {
@@ -188,7 +188,7 @@ fn every_undecided_flow_is_looked_at_within_some_seconds() {
 
 #[test]
 fn packets_beyond_32_bits_are_counted_once_a_fingerprint_keeps_state() {
-    let mut table = Table::new(KeyMode::FiveTuple);
+    let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
     let (undecided, recognised) =
         (add(&mut table, 1, Pool::Undecided, 1, 0), add(&mut table, 2, Pool::Recognised, 1, 0));
     let reply = |name: u16| {
@@ -213,7 +213,7 @@ fn packets_beyond_32_bits_are_counted_once_a_fingerprint_keeps_state() {
 #[test]
 fn flows_that_differ_in_one_thing_are_apart() {
     for mode in [KeyMode::FiveTuple, KeyMode::Vlan, KeyMode::Path] {
-        let mut table = Table::new(mode);
+        let mut table = Table::new(mode, &Memory::default());
         let plain = routed(7, 1).packet;
         let packets = [
             plain,
@@ -272,7 +272,7 @@ proptest! {
             1..60,
         ),
     ) {
-        let mut table = Table::new(KeyMode::FiveTuple);
+        let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
         let mut now = 1_000;
         let slot = table.insert(&segment(true, 2, 0, now * SECOND, now * SECOND)).expect("a slot");
         let (mut packets, mut octets, mut end) = ([0_u64; 2], [0_u64; 2], now * SECOND);
@@ -305,7 +305,7 @@ proptest! {
 
 #[test]
 fn segments_of_a_stream_that_is_settled_pass_until_it_ends_or_a_fingerprint_wants_it() {
-    let mut table = Table::new(KeyMode::FiveTuple);
+    let mut table = Table::new(KeyMode::FiveTuple, &Memory::default());
     let routed = |flags, length| segment(true, flags, length, SECOND, SECOND);
     let slot = table.insert(&routed(2, 0)).expect("a slot");
     let passes = |table: &mut Table, routed: &Routed| table.pass(table.guess(routed), routed) == Met::Passed;
