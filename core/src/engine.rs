@@ -248,7 +248,7 @@ impl Engine {
         if self.state == State::Ahead {
             self.leave();
         }
-        if let Some(ahead) = self.ahead.as_ref().filter(|_| path.as_os_str() == name)
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| path.as_os_str() == name)
             && let Some(opened) = ahead.open(name)
         {
             opened?;
@@ -359,7 +359,7 @@ impl Engine {
                 self.state = State::Idle;
                 Ok(Some(reports))
             }
-            State::Ahead => match self.ahead.as_ref().map(|ahead| ahead.next(longest)).transpose()? {
+            State::Ahead => match self.ahead.as_mut().map(|ahead| ahead.next(longest)).transpose()? {
                 Some(Next::Reports(mut reports)) => {
                     self.tag(&mut reports);
                     Ok(Some(reports))

@@ -1,8 +1,10 @@
-//! Captures that are worked ahead, side by side: each by one thread, from its beginning to its end.
+//! Captures that are worked ahead, side by side: each by one hand, from its beginning to its end.
 //!
-//! Who replays many captures says which ones come. A thread takes the next one and has an engine of one worker, which it
+//! Who replays many captures says which ones come. A hand takes the next one and has an engine of one worker, which it
 //! keeps, work it; the reports are kept here until the capture is opened and polled. So nothing but reports goes from core
-//! to core, and nobody waits where one capture ends and the next begins. By all workers together ([`super::threads`]) is
+//! to core, and nobody waits where one capture ends and the next begins. Of as many hands as there are workers all but
+//! one are threads; the last one is the caller's, which works while there is nothing to tell it: one more thread than
+//! cores would take the time of who looks at the reports. By all workers together ([`super::threads`]) is
 //! worked what is no file on a disk, what is large, and what has too little behind it for the others to do meanwhile.
 //!
 //! Bounded are the captures that are ahead and the reports that are kept: who has too many waits until its capture is
@@ -20,26 +22,27 @@ use super::{ENOUGH_REPORTS, Engine, Gone, Settings};
 use crate::capture::{CaptureError, LinkType};
 use crate::flow::FlowReport;
 
-/// Captures for each thread that may have been begun before they are opened. When half of them are left, those who wait
-/// go on. With many more, threads that are not waited for take the time of who looks at the reports.
+/// Captures for each hand that may have been begun before they are opened. When half of them are left, those who wait
+/// go on.
 const MOST_CAPTURES: usize = 8;
 /// Reports that may be kept before their captures are opened.
 const MOST_REPORTS: usize = 4 * ENOUGH_REPORTS;
-/// Bytes of a file. While a larger one is worked by one thread, the others may have reached the bounds.
+/// Bytes of a file. While a larger one is worked by one hand, the others may have reached the bounds.
 const LARGEST: u64 = 256 << 20;
 /// Flows of a capture after which an engine is made anew, so that its memory is given back: that of many threads is more
 /// than that of one.
 const MANY_FLOWS: u64 = 1 << 16;
-/// How long a thread works before it tells.
+/// How long a hand works before it tells.
 const STEP: Duration = Duration::from_millis(20);
 
 /// What somebody wants done to the engine that works a capture.
 type Order = Box<dyn FnOnce(&mut Engine) + Send>;
 
-/// Threads, and what they share with the caller.
+/// Threads, what they share with the caller, and the caller's own hand.
 pub(super) struct Ahead {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    hand: Hand,
 }
 
 struct Shared {
@@ -51,7 +54,7 @@ struct Shared {
 }
 
 struct Plan {
-    /// Threads.
+    /// Hands.
     workers: usize,
     /// With which a capture is begun.
     brief: Arc<Brief>,
@@ -91,10 +94,10 @@ enum By {
     One(Box<Job>),
 }
 
-/// A capture that one thread works.
+/// A capture that one hand works.
 #[derive(Default)]
 struct Job {
-    /// Number under which it was taken, if it was. A thread that finds its number gone drops what it has.
+    /// Number under which it was taken, if it was. A hand that finds its number gone drops what it has.
     taken: Option<u64>,
     is_opened: bool,
     is_done: bool,
@@ -127,11 +130,11 @@ pub(super) enum Next {
     End(Box<Standing>, Result<(), Gone>),
 }
 
-/// What a thread is to work.
-struct Taken {
+/// What a hand is to do next: begin a capture, or go on with the one that it has.
+struct Step {
     number: u64,
-    path: String,
-    brief: Arc<Brief>,
+    begin: Option<(String, Arc<Brief>)>,
+    orders: Vec<Order>,
 }
 
 impl Brief {
@@ -172,7 +175,7 @@ impl Capture {
         if let By::One(job) = &mut self.by { Some(job) } else { None }
     }
 
-    /// Bytes that one thread can read.
+    /// Bytes that one hand can read.
     fn size(&mut self) -> u64 {
         *self.size.get_or_insert_with(|| {
             let path = Some(&self.path).filter(|path| *path != "-");
@@ -237,8 +240,8 @@ impl Plan {
         }
     }
 
-    /// The next capture that is to be worked by one thread, if there is room for what it tells.
-    fn take(&mut self) -> Option<Taken> {
+    /// To begin the next capture that is to be worked by one hand, if there is room for what it tells.
+    fn take(&mut self) -> Option<Step> {
         let has_room = self.kept() < MOST_REPORTS;
         for place in 0..self.captures.len().min(self.most()) {
             self.decide(place);
@@ -252,11 +255,19 @@ impl Plan {
             {
                 self.taken += 1;
                 job.taken = Some(self.taken);
-                let path = capture.path.clone();
-                return Some(Taken { number: self.taken, path, brief: Arc::clone(&self.brief) });
+                let begin = Some((capture.path.clone(), Arc::clone(&self.brief)));
+                return Some(Step { number: self.taken, begin, orders: std::mem::take(&mut job.orders) });
             }
         }
         None
+    }
+
+    /// To go on with a job, if there is room for what it tells, all flows included that run, which are reported at the end.
+    fn go_on(&mut self, number: u64, running: usize) -> Option<Step> {
+        let kept = self.kept();
+        let (job, is_open) = self.job(number)?;
+        let has_room = if is_open { job.kept() < 2 * ENOUGH_REPORTS } else { kept + running < MOST_REPORTS };
+        has_room.then(|| Step { number, begin: None, orders: std::mem::take(&mut job.orders) })
     }
 }
 
@@ -279,82 +290,34 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// What a thread is to work next; waits for it. `None` at the end.
-    fn take(&self) -> Option<Taken> {
+    /// What a thread's hand is to do next; waits for it. `None` at the end.
+    fn next(&self, hand: &mut Hand) -> Option<Step> {
         let mut plan = self.plan();
         loop {
             if plan.is_closed {
                 return None;
             }
-            if let Some(taken) = plan.take() {
-                return Some(taken);
+            if let Some(step) = hand.next(&mut plan) {
+                return Some(step);
             }
             plan = self.wait(plan);
         }
     }
 
-    /// What is to be done to the engine before it goes on; waits for room for its reports. `None` when its work is not
-    /// wanted any more.
-    fn go_on(&self, number: u64, engine: &Engine) -> Option<Vec<Order>> {
-        // All that run are reported at the end.
-        let running = engine.running();
+    /// Notes something of a job, if its work is still wanted.
+    fn note(&self, number: u64, note: impl FnOnce(&mut Job)) {
         let mut plan = self.plan();
-        loop {
-            if plan.is_closed {
-                return None;
-            }
-            let kept = plan.kept();
-            let (job, is_open) = plan.job(number)?;
-            if if is_open { job.kept() < 2 * ENOUGH_REPORTS } else { kept + running < MOST_REPORTS } {
-                return Some(std::mem::take(&mut job.orders));
-            }
-            plan = self.wait(plan);
-        }
-    }
-
-    /// Notes something of a job; whether its work is still wanted.
-    fn note(&self, number: u64, note: impl FnOnce(&mut Job)) -> bool {
-        let mut plan = self.plan();
-        let Some((job, is_open)) = plan.job(number) else { return false };
+        let Some((job, is_open)) = plan.job(number) else { return };
         note(job);
         let is_awaited = is_open && std::mem::take(&mut plan.is_awaited);
         drop(plan);
         if is_awaited {
             self.told.notify_one();
         }
-        true
-    }
-
-    /// Has an engine work a capture to its end, or until nobody wants it any more; how many flows it had.
-    fn work(&self, number: u64, path: &str, engine: &mut Engine) -> u64 {
-        let mut flows = 0;
-        engine.forget();
-        if let Err(error) = engine.open(Path::new(path), path) {
-            self.note(number, |job| {
-                job.tell(Told::Error(error));
-                job.is_done = true;
-            });
-            return flows;
-        }
-        // That it is open is said with what it tells first, of most captures once: to tell takes the lock and may wake somebody.
-        let mut is_wanted = true;
-        while is_wanted && let Some(orders) = self.go_on(number, engine) {
-            orders.into_iter().for_each(|order| order(engine));
-            let polled = engine.poll(STEP);
-            let (is_done, standing) = (!engine.is_busy(), engine.standing());
-            flows = standing.worked.shards.created;
-            is_wanted = self.note(number, |job| {
-                job.is_opened = true;
-                job.tell(polled.map_or_else(Told::Error, |reports| Told::Reports(reports.unwrap_or_default())));
-                job.standing = standing;
-                job.is_done = is_done;
-            }) && !is_done;
-        }
-        flows
     }
 }
 
-/// Tells when a thread ends, whyever.
+/// Tells when a hand is gone, whyever.
 struct Farewell<'shared>(&'shared Shared);
 
 impl Drop for Farewell<'_> {
@@ -367,22 +330,98 @@ impl Drop for Farewell<'_> {
     }
 }
 
-fn work(shared: &Shared) {
-    let _farewell = Farewell(shared);
-    // Of a small capture, to make an engine and let it go again would be a good part of the work.
-    let mut kept: Option<(Arc<Brief>, Engine)> = None;
-    while let Some(Taken { number, path, brief }) = shared.take() {
-        let known = kept.take().filter(|(known, _)| Arc::ptr_eq(known, &brief));
-        let Ok(engine) = known.map_or_else(|| brief.engine(), |(_, engine)| Ok(engine)) else { return };
-        let (_, engine) = kept.insert((brief, engine));
-        if shared.work(number, &path, engine) > MANY_FLOWS {
-            kept = None;
+/// One that works captures: an engine, which is kept since to make it would be a good part of the work on a small
+/// capture, and what it works now.
+#[derive(Default)]
+struct Hand {
+    engine: Option<(Arc<Brief>, Box<Engine>)>,
+    job: Option<u64>,
+}
+
+impl Hand {
+    /// What it is to do next, if there is anything.
+    fn next(&mut self, plan: &mut Plan) -> Option<Step> {
+        if let (Some(number), Some((_, engine))) = (self.job, &self.engine)
+            && plan.job(number).is_some()
+        {
+            return plan.go_on(number, engine.running());
         }
+        self.job = None;
+        plan.take()
+    }
+
+    /// Does it, for about so long, and notes what there is to tell.
+    fn work(&mut self, shared: &Shared, step: Step, longest: Duration) -> Result<(), Gone> {
+        let Step { number, begin, orders } = step;
+        if let Some((path, brief)) = begin
+            && let Err(error) = self.begin(&path, brief)?
+        {
+            shared.note(number, |job| {
+                job.tell(Told::Error(error));
+                job.is_done = true;
+            });
+            return Ok(());
+        }
+        let (_, engine) = self.engine.as_mut().ok_or(Gone)?;
+        orders.into_iter().for_each(|order| order(engine));
+        let polled = engine.poll(longest);
+        let (is_done, standing) = (!engine.is_busy(), engine.standing());
+        let flows = standing.worked.shards.created;
+        self.job = Some(number).filter(|_| !is_done);
+        // That it is open is said with what it tells first, of most captures once: to tell takes the lock and may wake
+        // somebody.
+        shared.note(number, |job| {
+            job.is_opened = true;
+            job.tell(polled.map_or_else(Told::Error, |reports| Told::Reports(reports.unwrap_or_default())));
+            job.standing = standing;
+            job.is_done = is_done;
+        });
+        if is_done && flows > MANY_FLOWS {
+            self.engine = None;
+        }
+        Ok(())
+    }
+
+    /// Opens a capture.
+    fn begin(&mut self, path: &str, brief: Arc<Brief>) -> Result<Result<(), CaptureError>, Gone> {
+        let known = self.engine.take().filter(|(known, _)| Arc::ptr_eq(known, &brief));
+        let engine = known.map_or_else(|| brief.engine().map(Box::new), |(_, engine)| Ok(engine))?;
+        let (_, engine) = self.engine.insert((brief, engine));
+        engine.forget();
+        Ok(engine.open(Path::new(path), path))
+    }
+
+    /// The caller's, who has nothing to be told: works for a while, or else waits for so long until there may be something.
+    fn help<'shared>(
+        &mut self,
+        shared: &'shared Shared,
+        mut plan: MutexGuard<'shared, Plan>,
+        longest: Duration,
+    ) -> MutexGuard<'shared, Plan> {
+        let Some(step) = self.next(&mut plan) else {
+            plan.is_awaited = true;
+            return shared.told.wait_timeout(plan, longest).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        drop(plan);
+        let farewell = Farewell(shared);
+        if self.work(shared, step, longest.min(STEP)).is_ok() {
+            std::mem::forget(farewell);
+        }
+        shared.plan()
     }
 }
 
+/// A thread's life.
+fn work(shared: &Shared) {
+    let _farewell = Farewell(shared);
+    let mut hand = Hand::default();
+    while let Some(step) = shared.next(&mut hand)
+        && hand.work(shared, step, STEP).is_ok()
+    {}
+}
+
 impl Ahead {
-    /// Starts so many threads, for an engine with these settings.
+    /// Starts a thread for each worker but the caller, for an engine with these settings.
     pub fn start(settings: &Settings, reviews: &[i64]) -> std::io::Result<Self> {
         let workers = settings.workers;
         let plan = Plan {
@@ -398,8 +437,8 @@ impl Ahead {
         };
         let (work_here, told) = (Condvar::default(), Condvar::default());
         let shared = Arc::new(Shared { plan: Mutex::new(plan), work: work_here, told });
-        let mut ahead = Self { shared, threads: Vec::new() };
-        for number in 0..workers {
+        let mut ahead = Self { shared, threads: Vec::new(), hand: Hand::default() };
+        for number in 1..workers {
             let shared = Arc::clone(&ahead.shared);
             let thread = std::thread::Builder::new().name(format!("vpn-ahead-{number}"));
             ahead.threads.push(thread.spawn(move || work(&shared))?);
@@ -416,8 +455,8 @@ impl Ahead {
         self.shared.wake(plan);
     }
 
-    /// Opens a capture if it is the next and one thread works it; waits until that thread has opened it.
-    pub fn open(&self, path: &str) -> Option<Result<(), CaptureError>> {
+    /// Opens a capture if it is the next and one hand works it; works until that hand has opened it.
+    pub fn open(&mut self, path: &str) -> Option<Result<(), CaptureError>> {
         let mut plan = self.shared.plan();
         if plan.is_broken || plan.captures.front().is_none_or(|next| next.path != path) {
             return None;
@@ -444,14 +483,14 @@ impl Ahead {
                 self.close(plan);
                 return None;
             }
-            plan.is_awaited = true;
-            plan = self.shared.told.wait(plan).unwrap_or_else(PoisonError::into_inner);
+            plan = self.hand.help(&self.shared, plan, STEP);
         }
     }
 
     /// What the open capture tells next; no reports when nothing comes for so long.
-    pub fn next(&self, longest: Duration) -> Result<Next, CaptureError> {
+    pub fn next(&mut self, longest: Duration) -> Result<Next, CaptureError> {
         let until = Instant::now().checked_add(longest);
+        let mut is_late = false;
         let mut plan = self.shared.plan();
         loop {
             let is_broken = plan.is_broken;
@@ -468,12 +507,13 @@ impl Ahead {
                 None if is_broken => return Ok(Next::End(Box::new(self.close(plan)), Err(Gone))),
                 None => {}
             }
-            let left = until.map_or(longest, |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
+            if is_late {
                 return Ok(Next::Reports(Vec::new()));
             }
-            plan.is_awaited = true;
-            (plan, _) = self.shared.told.wait_timeout(plan, left).unwrap_or_else(PoisonError::into_inner);
+            // Who has no time works a little all the same: it may be the caller's own hand that has the open capture.
+            let left = until.map_or(longest, |until| until.saturating_duration_since(Instant::now()));
+            is_late = left.is_zero();
+            plan = self.hand.help(&self.shared, plan, left);
         }
     }
 

@@ -95,9 +95,11 @@ fn captures_of_all_kinds_give_the_same_on_any_number_of_workers() -> Result<(), 
     for reason in [Reason::Truncated, Reason::Empty, Reason::NotACapture, Reason::NotFound, Reason::Compression] {
         assert!(known.contains(&reason), "{reason:?}");
     }
-    for workers in [2, 3, 7] {
+    // The one is the caller's hand without any thread.
+    for workers in [1, 2, 3, 7] {
         for longest in [Duration::ZERO, Duration::from_secs(60)] {
             let mut engine = Engine::new(settings(workers))?;
+            engine.ahead = Some(Ahead::start(&settings(workers), &[])?);
             engine.announce(paths.clone());
             let found = replay(&mut engine, &paths, longest)?;
             for ((path, expected), found) in paths.iter().zip(&expected).zip(&found) {
@@ -140,7 +142,7 @@ fn quiet(engine: &Engine) -> MutexGuard<'_, Plan> {
     let shared = &engine.ahead.as_ref().expect("announced captures").shared;
     loop {
         let plan = shared.plan();
-        if plan.waiting == plan.workers {
+        if plan.waiting + 1 == plan.workers {
             return plan;
         }
         drop(plan);
@@ -342,20 +344,42 @@ fn a_thread_that_is_gone_is_said_once_and_all_together_work_the_rest() -> Result
     let mut engine = Engine::new(every)?;
     let paths = vec![path.clone(); 4];
     engine.announce(paths.clone());
+    // The thread has the first one, and waits for room.
+    drop(quiet(&engine));
     engine.open(Path::new(&path), &path)?;
     assert!(engine.poll(Duration::from_secs(60))?.is_some());
-    drop(quiet(&engine));
     engine.ahead.as_ref().ok_or("nothing ahead")?.order(|_| panic!("a fault of this test"));
+    assert_eq!(faults_to_the_end(&mut engine), ["a worker thread has ended"]);
+    let found = replay(&mut engine, &paths[1..], Duration::from_secs(60))?;
+    assert!(found.iter().all(|(text, faults, ..)| !text.is_empty() && faults.is_empty()));
+    Ok(())
+}
+
+fn faults_to_the_end(engine: &mut Engine) -> Vec<String> {
     let mut faults = Vec::new();
     loop {
         match engine.poll(Duration::from_secs(60)) {
-            Ok(None) => break,
+            Ok(None) => return faults,
             Ok(Some(_)) => {}
             Err(error) => faults.push(error.found),
         }
     }
-    assert_eq!(faults, ["a worker thread has ended"]);
-    let found = replay(&mut engine, &paths[1..], Duration::from_secs(60))?;
-    assert!(found.iter().all(|(text, faults, ..)| !text.is_empty() && faults.is_empty()));
+}
+
+#[test]
+fn a_fault_in_the_hand_of_the_caller_is_the_callers_and_ends_the_capture() -> Result<(), Fault> {
+    let directory = Directory::new("caller")?;
+    let path = directory.save("long.pcap", &capture(&mixed(40_000)))?;
+    let every = Settings { packet_milestones: (2..10_000).collect(), ..settings(1) };
+    let mut engine = Engine::new(every.clone())?;
+    engine.ahead = Some(Ahead::start(&every, &[])?);
+    engine.announce(vec![path.clone(); 2]);
+    engine.open(Path::new(&path), &path)?;
+    engine.ahead.as_ref().ok_or("nothing ahead")?.order(|_| panic!("a fault of this test"));
+    let poll = std::panic::AssertUnwindSafe(|| while engine.poll(Duration::from_secs(60)).is_ok() {});
+    assert!(std::panic::catch_unwind(poll).is_err());
+    assert_eq!(faults_to_the_end(&mut engine), ["a worker thread has ended"]);
+    let (text, faults, ..) = replay_one(&mut engine, &path, Duration::from_secs(60))?;
+    assert!(!text.is_empty() && faults.is_empty());
     Ok(())
 }
