@@ -36,7 +36,7 @@ fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, fragment: u16, payl
     frame
 }
 
-fn udp(source: ([u8; 4], u16), destination: ([u8; 4], u16), payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(source: ([u8; 4], u16), destination: ([u8; 4], u16), payload: &[u8]) -> Vec<u8> {
     let mut datagram = source.1.to_be_bytes().to_vec();
     datagram.extend(destination.1.to_be_bytes());
     datagram.extend((8 + payload.len() as u16).to_be_bytes());

@@ -702,7 +702,15 @@ impl Ipsec {
         } else if on_port {
             // Where the port is right, one more thing must be.
             if run.word >= enough && (zero_checksums || both_ways) { Confidence::Confirmed } else { Confidence::Likely }
-        } else if run.word >= 32 && other.word >= 32 && zero_checksums && !other.checksummed() && !other.odd_length() {
+        } else if run.word >= 32
+            && other.word >= 32
+            && zero_checksums
+            && !other.checksummed()
+            && !other.odd_length()
+            // Who sends ESP counts by one (RFC 4303, 3.3.3), and what is lost leaves some steps whole.
+            && run.counts_by_one()
+            && other.counts_by_one()
+        {
             Confidence::Confirmed
         } else if run.word >= 8 && zero_checksums {
             Confidence::Likely

@@ -41,6 +41,8 @@ const CHECKSUMMED: u8 = 4;
 const PING_LENGTH: u8 = 8;
 /// Of [`Run`]: bytes behind the counters that no text has.
 const NO_TEXT: u8 = 16;
+/// Of [`Run::word`]: the counter rose by one somewhere.
+const BY_ONE: u8 = 32;
 
 impl Run {
     /// Nothing was seen.
@@ -92,6 +94,11 @@ impl Run {
             return self.begin(head, length, checksum_zero);
         }
         self.note(&head, length, checksum_zero);
+        match word {
+            Some(1) => self.flags |= BY_ONE,
+            Some(_) => {}
+            None => self.flags &= !BY_ONE,
+        }
         let behind: &[usize] = match () {
             () if word.is_some() => &[8, 12],
             () if byte.is_some() => &[5, 9],
@@ -151,6 +158,12 @@ impl Run {
     /// The latest datagrams of both directions begin with the same bytes: the other end sends back what it gets.
     pub fn is_echo_of(&self, other: &Self) -> bool {
         self.word > 0 && other.word > 0 && self.head == other.head
+    }
+
+    /// In the run of [`Self::word`] the counter rose by one somewhere: between datagrams of which none follow one another
+    /// nothing was lost, it was never there.
+    pub fn counts_by_one(&self) -> bool {
+        self.flags & BY_ONE != 0
     }
 
     /// The latest u32 at 4, and at 1: packet ids of OpenVPN's P_DATA_V2 and P_DATA_V1.
@@ -240,6 +253,26 @@ mod tests {
     fn what_falls_or_swings_is_no_run() {
         assert_eq!(word_run(&(100..164).rev().collect::<Vec<_>>()), 1);
         assert_eq!(word_run(&[100, 120].repeat(32)), 2);
+    }
+
+    #[test]
+    fn a_counter_that_never_rises_by_one_is_told() {
+        for (counters, by_one) in [
+            (&[1, 2][..], true),
+            (&[1, 3, 5, 7], false),
+            (&[1, 65, 129], false),
+            (&[1, 3, 4, 6, 8], true),
+            // Backwards by one is what came late.
+            (&[10, 12, 11, 14], false),
+            // In a run before this one.
+            (&[1, 2, 3, 200, 202, 204], false),
+        ] {
+            let mut run = Run::default();
+            for &counter in counters {
+                run.update(&datagram(0xc0de_cafe, counter), 40, true);
+            }
+            assert_eq!(run.counts_by_one(), by_one, "{counters:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::capture::Reason;
-use crate::engine::tests::{START, assert_balanced, capture, mixed, settings, stats, without_handles};
+use crate::engine::tests::{START, assert_balanced, capture, mixed, settings, stats, udp, without_handles};
 use crate::flow::{EndReason, Report};
 
 type Fault = Box<dyn std::error::Error>;
@@ -352,6 +352,28 @@ fn a_thread_that_is_gone_is_said_once_and_all_together_work_the_rest() -> Result
     assert_eq!(faults_to_the_end(&mut engine), ["a worker thread has ended"]);
     let found = replay(&mut engine, &paths[1..], Duration::from_secs(60))?;
     assert!(found.iter().all(|(text, faults, ..)| !text.is_empty() && faults.is_empty()));
+    Ok(())
+}
+
+#[test]
+fn an_engine_is_kept_but_for_one_that_has_had_many_flows() -> Result<(), Fault> {
+    let directory = Directory::new("many-flows")?;
+    let flows = |count: u64| {
+        let frame = |flow: u64| {
+            udp(([100, 64, (flow >> 8) as u8, flow as u8], 40_000), ([203, 0, 113, (flow >> 16) as u8], 9), b"one")
+        };
+        capture(&(0..count).map(|flow| (START * 1_000_000, frame(flow))).collect::<Vec<_>>())
+    };
+    let few = directory.save("few.pcap", &flows(MANY_FLOWS))?;
+    let many = directory.save("many.pcap", &flows(MANY_FLOWS + 1))?;
+    let mut engine = Engine::new(settings(1))?;
+    engine.ahead = Some(Ahead::start(&settings(1), &[])?);
+    engine.announce(vec![few.clone(), many.clone(), few.clone()]);
+    for (path, is_kept) in [(&few, true), (&many, false), (&few, true)] {
+        replay_one(&mut engine, path, Duration::from_secs(60))?;
+        let hand = &engine.ahead.as_ref().ok_or("nothing ahead")?.hand;
+        assert_eq!(hand.engine.is_some(), is_kept, "{path}");
+    }
     Ok(())
 }
 
