@@ -4,7 +4,7 @@
 //! Memory --> region of 2 MiB:  | part | part | part | not given yet |
 //! ```
 //!
-//! To have a page of 4 KiB from the kernel costs 30 ns for each of the 25 flows in it, and flows that lie all over such
+//! To have a page of 4 KiB from the kernel costs 75 ns for each of the 25 flows in it, and flows that lie all over such
 //! pages are waited for twice: for what says where their page is, and for themselves. One huge page is 512 of them. A shard's
 //! table is too small to fill any; together they do.
 
