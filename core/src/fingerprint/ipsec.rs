@@ -697,19 +697,23 @@ impl Ipsec {
         let both_ways = other.word >= 4 && !other.odd_length() && other.first_word() >= SMALLEST_SPI;
         // A word that begins as OpenVPN's data does is in fours by chance at first.
         let enough = if spi >> 27 == 9 && !both_ways { 12 } else { 4 };
+        // Who sends ESP counts by one (RFC 4303, 3.3.3), and what is lost leaves some steps whole.
+        let by_one = run.counts_by_one() && (other.word < 2 || other.counts_by_one());
         let level = if stamped || like_l2tp {
             Confidence::Possible
         } else if on_port {
             // Where the port is right, one more thing must be.
-            if run.word >= enough && (zero_checksums || both_ways) { Confidence::Confirmed } else { Confidence::Likely }
+            if run.word >= enough && by_one && (zero_checksums || both_ways) {
+                Confidence::Confirmed
+            } else {
+                Confidence::Likely
+            }
         } else if run.word >= 32
             && other.word >= 32
             && zero_checksums
             && !other.checksummed()
             && !other.odd_length()
-            // Who sends ESP counts by one (RFC 4303, 3.3.3), and what is lost leaves some steps whole.
-            && run.counts_by_one()
-            && other.counts_by_one()
+            && by_one
         {
             Confidence::Confirmed
         } else if run.word >= 8 && zero_checksums {

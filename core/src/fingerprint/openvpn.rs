@@ -477,7 +477,7 @@ struct DataRun {
     count: u8,
     possible: u8,
     likely: u8,
-    /// None: only a control packet can confirm it.
+    /// None: only something else can confirm it.
     confirmed: Option<u8>,
 }
 
@@ -497,7 +497,9 @@ impl DataRun {
                 levels(&DATA_EPOCH_RUN, run.epoch, [2, 6, 12])
             }
             DATA_V2 if scrambled && run.word > 1 && packet_id_v2 < LARGEST_PACKET_ID => {
-                levels(&DATA_V2_RUN, run.word, [2, 6, 12])
+                // Packet ids count by one, and what is lost leaves some steps whole.
+                let by_one = |found: Self| Self { confirmed: found.confirmed.filter(|_| run.counts_by_one()), ..found };
+                levels(&DATA_V2_RUN, run.word, [2, 6, 12]).map(by_one)
             }
             DATA_V1 if scrambled && run.byte > 1 && packet_id_v1 < LARGEST_PACKET_ID => {
                 levels(&DATA_V1_RUN, run.byte, [4, 8, 16])

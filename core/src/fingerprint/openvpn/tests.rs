@@ -420,6 +420,8 @@ fn mid_flow_data_at_the_thresholds() {
     // A counter that stands still, or jumps, is none.
     assert_eq!(thresholds(&LENGTHS, 40, |_, length| data_v2(7, length)), [None; 3]);
     assert_eq!(thresholds(&LENGTHS, 40, |n, length| data_v2(id(n) * 65, length)), [None; 3]);
+    // One that never rises by one is not OpenVPN's.
+    assert_eq!(thresholds(&LENGTHS, 40, |n, length| data_v2(id(n * 2), length)), [Some(2), Some(6), None]);
     // Shorter than opcode, peer, packet id, tag and a byte.
     assert_eq!(thresholds(&[19, 18], 40, |n, length| data_v2(id(n), length)), [None; 3]);
 }
