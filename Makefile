@@ -137,7 +137,10 @@ $(VENV)/.made:
 
 $(VENV)/.built: $(VENV)/.made $(SOURCES) $(if $(EXTENSION),,force)
 	@echo 'Building the compiled module (release; a minute or two after a change)'
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --editable .
+	@# What it needs at run time first, built as each package asks; only our own build uses what is here already.
+	@$(call requirements,["project"]["dependencies"]) > $(VENV)/run.txt
+	@$(PIP) install -r $(VENV)/run.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
