@@ -7,6 +7,7 @@ them all takes a quarter of the time that a run has to start.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Hardly anything here makes garbage that counting references does not find: with the usual 700, a run
     # would look through what it holds again and again.
     gc.set_threshold(50_000)
+    # Nor is it looked through once more when the process ends: a tenth of the time of a short run.
+    atexit.register(gc.freeze)
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, open as long as the process
     if sys.stderr is None:

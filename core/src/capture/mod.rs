@@ -124,7 +124,7 @@ impl FrameBatch {
 
 /// Something that frames can be read from.
 pub trait Source: Send {
-    /// Fills the batch with whole frames of about one block (1 MiB of file data).
+    /// Fills the batch with whole frames of about one block of file data.
     ///
     /// `Ok(false)` is the clean end, with nothing in the batch. `Ok(true)` may come with an empty batch: the
     /// block held no frame, or a signal interrupted the wait for data, which gives the caller a chance to look
