@@ -33,12 +33,14 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, packet: &mut Packet) -> Result<Nex
 /// What stands behind the labels, by what each reading leads to.
 fn payload(cursor: &mut Cursor<'_>) -> Result<Next, DecodeError> {
     let nibble = cursor.peek::<1>(Layer::Mpls)?[0] >> 4;
+    if nibble == 4 && is_ipv4(cursor, true) {
+        return Ok(Next::Ip);
+    }
     let at_once = ethernet_leads_on(cursor, 0);
     let behind_control_word = nibble == 0 && ethernet_leads_on(cursor, 4);
     // Where both lead on, one EtherType is read behind a tag or without: most control words are zero, no MAC address is.
     let has_zeros = cursor.peek::<4>(Layer::Mpls).is_ok_and(|first| *first == [0; 4]);
     Ok(match nibble {
-        4 if is_ipv4(cursor, true) => Next::Ip,
         6 if is_ipv6(cursor) && !at_once => Next::Ip,
         0 if behind_control_word && (has_zeros || !at_once) => {
             cursor.skip(4);
@@ -87,9 +89,9 @@ fn is_ipv4(cursor: &Cursor<'_>, checked: bool) -> bool {
     let length = usize::from(header[0] & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let Some(whole) = cursor.bytes.get(cursor.offset..cursor.offset + length) else { return false };
-    let sum: u32 = whole.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let sum_fits = if checked { (folded & 0xffff) + (folded >> 16) == 0xffff } else { header[10..12] == [0, 0] };
+    // In words of 32 bits, whose sum leaves the same when divided by 2^16 - 1 (RFC 1071, 2).
+    let sum: u64 = whole.as_chunks::<4>().0.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+    let sum_fits = if checked { (sum != 0) & (sum % 0xffff == 0) } else { header[10..12] == [0, 0] };
     length >= 20 && total >= length && total <= cursor.claimed() && sum_fits
 }
 
