@@ -5,7 +5,7 @@ Out: what is said of it now, as the JSON of its event with holes where flows dif
 `Policy.judge` is asked, and it alone decides. The core keeps two things (`core/src/reporter/answers.rs`):
 
     Ends      for each class of ends: the entries behind a judgement, as JSON, and the reason that names them
-    Answer    for each class of what the policy compares (`Judgement.grounds`) and of the flow's state, and
+    Answer    for each class of what the policy compares (`Policy.grounds`) and of the flow's state, and
               for what was said before: everything else
 
 so that a thousand registrants share the answers, and only their entries are held for each.
@@ -26,15 +26,10 @@ import orjson
 
 from classifier import _core
 from classifier.events import Counted, EntryItem, Was
-from classifier.policy import (
-    ALWAYS,
-    NOTHING_IN_FORCE,
-    Judgement,
-    Match,
-    Policy,
-    UnregisteredAfter,
-)
+from classifier.judgement import Judgement
+from classifier.policy import NOTHING_IN_FORCE, Policy, UnregisteredAfter
 from classifier.register import Compiled, Register
+from classifier.standing import ALWAYS, Match
 
 __all__ = ["Answers", "Row", "Said", "entry_items"]
 
@@ -140,7 +135,7 @@ class Answers:
                 entries=orjson.dumps(entry_items(judgement.entries)),
                 asks_seen=self._waits and judgement.looked_up in NOTHING_IN_FORCE,
                 subject_answers=judgement.subject == "destination",
-                grounds=self._number(judgement.grounds),
+                grounds=self._number(self._policy.grounds(judgement)),
             )
         reason = _LOOKED_UP
         if judgement.verdict is not judgement.looked_up:

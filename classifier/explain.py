@@ -20,8 +20,8 @@ from typing import cast
 from classifier import _core
 from classifier.event_file import EventFiles
 from classifier.events import EntryItem, PolicyItem, RegisterItem, VpnEvent, Was, parse_time, place, schema
+from classifier.judgement import DEFAULT_RULE, NO_REGISTER_RULE
 from classifier.letter import letter
-from classifier.policy import DEFAULT_RULE, NO_REGISTER_RULE
 from classifier.remedy import what_would_change
 from classifier.sinks.report import endpoint
 from classifier.words import number

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
 from classifier.events import RegisterItem, VpnEvent, parse_time
-from classifier.policy import Verdict
 from classifier.register.store import OPERATOR
 from classifier.sinks.report import endpoint
+from classifier.standing import Verdict
 from classifier.words import moment, number
 
 __all__ = ["letter"]

@@ -18,10 +18,12 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from classifier.events import rfc3339
-from classifier.policy import Confidence, FlowFacts, Judgement, Phase, Policy, standing_at
+from classifier.judgement import Judgement
+from classifier.policy import Confidence, FlowFacts, Phase, Policy
 from classifier.register import Endpoint, Entry, Prefix, Protocol, Register, Side
 from classifier.register.prefixes import address_text
 from classifier.register.snapshot import Source
+from classifier.standing import standing_at
 from classifier.toml_file import NS_PER_S
 from classifier.words import day, last_day, moment
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from classifier.events import Judged, rfc3339
-from classifier.policy import Judgement, Match, Standing, Verdict
+from classifier.judgement import Judgement
 from classifier.rejudge import Flows, Named, Rejudge, Told, differs, judged
+from classifier.standing import Match, Standing, Verdict
 from classifier.words import moment, number
 
 __all__ = ["NEEDS_ALL", "Plan"]

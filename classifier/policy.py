@@ -1,18 +1,6 @@
 """What a flow amounts to: facts about it and the entries of both ends -> verdict, action, rule.
 
-**One end.** Each entry that covers the end's address has a standing at the time of judgement (`standing_at`).
-*In force* are entries that are approved and in date, and suspensions and revocations. From the most
-specific prefix to the least:
-
-    nothing in force at this prefix     remember what is pending, in grace or expired; go on to the next
-    something approved in date          it wins over every other entry of this prefix: good where side,
-                                        endpoints and protocols fit, else a mismatch; look no further
-    else a suspension or revocation     it stands in for everything that has expired and for all shorter
-                                        prefixes, but not for what is pending or in grace; look no further
-
-The end's verdict is the best of what was found, in the order of `Verdict`; `unregistered` when nothing was.
-In a `shared` network everything that is worse becomes `shared_address`: whoever an entry was about, the
-address may be somebody else's by now.
+What the entries of one end amount to is for `standing` to say.
 
 **Both ends.**
 
@@ -25,12 +13,6 @@ address may be somebody else's by now.
 the time of judgement is past the register's `next_update` + `stale_after`, or the flow began before the
 register's first record. Without a register everything is `not_evaluated` and observed, whatever the rules
 say.
-
-**Fit.** Protocols: the flow's is among them. Endpoints: the other end is in one of them; a filed port counts
-where that end answers (the destination), ESP and AH have none, and 500 and 4500 are one for IPsec (RFC 3947
-moves between them); behind a proxy the other end is unseen, and they do not apply. Side: only in an outbound
-flow whose opening was seen is it known which end is the subscriber; there a `subscriber` must be the local
-end and an `endpoint` the remote one.
 
 **Held back.** A rule that flags gives `observe` before `enforce_from`; and, with `unregistered_after =
 "next_register"`, for an `unregistered` or `expired` flow until a register issued after its case was first
@@ -45,92 +27,63 @@ which rules can hold for each combination of names; none of it changes an answer
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
-from typing import Protocol as Structural
 
-from classifier.register.entry import IKE_PORTS, Category, Entry, Kind, Protocol, Side, Status
-from classifier.register.prefixes import Prefix, PrefixTable, address_text, coverings
+from classifier.judgement import (
+    DEFAULT_RULE,
+    FLAG,
+    INBOUND,
+    NO_REGISTER_RULE,
+    OBSERVE,
+    OUTBOUND,
+    PASS,
+    SCOPE_LOCAL,
+    TRANSIT,
+    TRIAL,
+    WAITING,
+    Action,
+    Direction,
+    Flow,
+    Judgement,
+)
+from classifier.register.entry import Category, Kind, Protocol, Side
+from classifier.register.prefixes import Prefix, PrefixTable, coverings
 from classifier.register.snapshot import Register
+from classifier.standing import (
+    ALWAYS,
+    INDETERMINATE,
+    NOT_EVALUATED,
+    NOTHING,
+    NOTHING_SHARED,
+    OUT_OF_SCOPE,
+    RANK,
+    WORST_GOOD,
+    End,
+    Standings,
+    Verdict,
+    in_shared,
+    instants_of,
+)
 from classifier.toml_file import NS_PER_S
 
 if TYPE_CHECKING:
     from classifier._core import PrefixMap
 
 __all__ = [
-    "ACTIONS",
-    "ALWAYS",
-    "DIRECTIONS",
     "SUSPENSIONS",
-    "VERDICTS",
-    "Action",
     "Confidence",
-    "Direction",
-    "End",
     "FirstSeen",
-    "Flow",
     "FlowFacts",
-    "Judgement",
-    "Match",
     "Phase",
     "Policy",
     "Rule",
-    "Standing",
     "UnregisteredAfter",
-    "Verdict",
-    "instants_of",
-    "standing_at",
-    "time_text",
 ]
-
-
-class Verdict(StrEnum):
-    """What the register says about a flow, the best first. The order decides between two ends."""
-
-    REGISTERED = "registered"
-    LICENSED_PROVIDER = "licensed_provider"
-    CARRIER_SERVICE = "carrier_service"
-    OPERATOR_INFRASTRUCTURE = "operator_infrastructure"
-    EXCEPTED = "excepted"
-    IP_WHITELISTED = "ip_whitelisted"
-    PENDING = "pending"
-    EXPIRED_IN_GRACE = "expired_in_grace"
-    PROTOCOL_MISMATCH = "protocol_mismatch"
-    ENDPOINT_MISMATCH = "endpoint_mismatch"
-    SHARED_ADDRESS = "shared_address"
-    UNREGISTERED = "unregistered"
-    EXPIRED = "expired"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
-    OUT_OF_SCOPE = "out_of_scope"
-    INDETERMINATE = "indeterminate"
-    NOT_EVALUATED = "not_evaluated"
-
-
-class Action(StrEnum):
-    """What is done about a flow. Nothing is ever blocked."""
-
-    PASS = "pass"
-    OBSERVE = "observe"
-    FLAG = "flag"
-
-
-class Direction(StrEnum):
-    """Who of the two ends is ours; the initiator is the source."""
-
-    OUTBOUND = "outbound"
-    INBOUND = "inbound"
-    INTERNAL = "internal"
-    TRANSIT = "transit"
-    UNKNOWN = "unknown"
-    """No `local` networks are set."""
-    SCOPE_LOCAL = "scope_local"
-    """Link-local, multicast or loopback."""
 
 
 class Confidence(StrEnum):
@@ -150,26 +103,6 @@ class Phase(StrEnum):
     DATA_ONLY = "data_only"
 
 
-class Standing(StrEnum):
-    """How one covering entry was judged."""
-
-    APPROVED = "approved"
-    PROTOCOL_MISMATCH = "protocol_mismatch"
-    """Approved and in date, but not for this protocol."""
-    ENDPOINT_MISMATCH = "endpoint_mismatch"
-    """Approved and in date, but not for this other end, or not on this side."""
-    PENDING = "pending"
-    NOT_YET_VALID = "not_yet_valid"
-    """Approved, with a start that is still to come."""
-    IN_GRACE = "in_grace"
-    EXPIRED = "expired"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
-    REJECTED = "rejected"
-    NOT_FILED = "not_filed"
-    """Was submitted only later."""
-
-
 class UnregisteredAfter(StrEnum):
     """When a flow without an entry may be flagged."""
 
@@ -179,98 +112,19 @@ class UnregisteredAfter(StrEnum):
 
 
 SUSPENSIONS: Final = ("stale", "before_enforcement", "no_register")
-VERDICTS: Final = tuple(Verdict)
-ACTIONS: Final = tuple(Action)
-DIRECTIONS: Final = tuple(Direction)
-
 FLAGGED: Final = frozenset({Verdict.UNREGISTERED, Verdict.EXPIRED, Verdict.SUSPENDED, Verdict.REVOKED})
-RANK: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
-GOOD: Final = {
-    Kind.VPN_REGISTRATION: Verdict.REGISTERED,
-    Kind.LICENSED_PROVIDER: Verdict.LICENSED_PROVIDER,
-    Kind.CARRIER_SERVICE: Verdict.CARRIER_SERVICE,
-    Kind.OPERATOR_INFRASTRUCTURE: Verdict.OPERATOR_INFRASTRUCTURE,
-    Kind.EXCEPTION: Verdict.EXCEPTED,
-    Kind.IP_WHITELIST: Verdict.IP_WHITELISTED,
-}
-WORST_GOOD: Final = RANK[Verdict.IP_WHITELISTED]
-REASONS: Final = {
-    Verdict.REGISTERED: "{address} is registered ({ids})",
-    Verdict.LICENSED_PROVIDER: "{address} belongs to a licensed provider ({ids})",
-    Verdict.CARRIER_SERVICE: "{address} is a gateway of a carrier ({ids})",
-    Verdict.OPERATOR_INFRASTRUCTURE: "{address} is infrastructure of the operator ({ids})",
-    Verdict.EXCEPTED: "The operator made an exception for {address} ({ids})",
-    Verdict.IP_WHITELISTED: "{address} is whitelisted ({ids})",
-    Verdict.PENDING: "A registration of {address} is pending or starts later ({ids})",
-    Verdict.EXPIRED_IN_GRACE: "The registration of {address} {ended} and is still in grace ({ids})",
-    Verdict.PROTOCOL_MISMATCH: "{address} is registered, but for other protocols than {protocol} ({ids})",
-    Verdict.ENDPOINT_MISMATCH: "{address} is registered, but not for {peer} at the other end ({ids})",
-    Verdict.SHARED_ADDRESS: "No registration matched {address}, which many subscribers share",
-    Verdict.EXPIRED: "The registration of {address} {ended} ({ids}), and no other matched",
-    Verdict.SUSPENDED: "The registration of {address} is suspended ({ids}), and no other matched",
-    Verdict.REVOKED: "The registration of {address} was revoked ({ids}), and no other matched",
-    Verdict.OUT_OF_SCOPE: "Neither {address} nor {peer} is in a network of ours",
-}
-ENDED: Final = frozenset({Verdict.EXPIRED_IN_GRACE, Verdict.EXPIRED})
-AMOUNTS_TO: Final = {
-    Standing.PROTOCOL_MISMATCH: Verdict.PROTOCOL_MISMATCH,
-    Standing.ENDPOINT_MISMATCH: Verdict.ENDPOINT_MISMATCH,
-    Standing.PENDING: Verdict.PENDING,
-    Standing.NOT_YET_VALID: Verdict.PENDING,
-    Standing.IN_GRACE: Verdict.EXPIRED_IN_GRACE,
-    Standing.EXPIRED: Verdict.EXPIRED,
-    Standing.SUSPENDED: Verdict.SUSPENDED,
-    Standing.REVOKED: Verdict.REVOKED,
-    Standing.REJECTED: Verdict.UNREGISTERED,  # it is no entry
-    Standing.NOT_FILED: Verdict.UNREGISTERED,
-}
-APPROVED_IN_DATE: Final = frozenset(
-    {Standing.APPROVED, Standing.PROTOCOL_MISMATCH, Standing.ENDPOINT_MISMATCH}
-)
-WITHDRAWN: Final = frozenset({Standing.SUSPENDED, Standing.REVOKED})
-NO_ENTRY: Final = frozenset({Standing.REJECTED, Standing.NOT_FILED})
-# What an entry was before it came into its present state; None: it was not in the register.
-BEFORE: Final = {
-    Status.SUBMITTED: None,
-    Status.PENDING: Status.SUBMITTED,
-    Status.APPROVED: Status.PENDING,
-    Status.REJECTED: Status.PENDING,
-    Status.SUSPENDED: Status.APPROVED,
-    Status.REVOKED: Status.APPROVED,
-}
-# Under names of their own: in Python 3.11 reading a member from its class is a call, and `judge` reads many.
-PASS: Final = Action.PASS
-OBSERVE: Final = Action.OBSERVE
-FLAG: Final = Action.FLAG
-OUTBOUND: Final = Direction.OUTBOUND
-INBOUND: Final = Direction.INBOUND
-INTERNAL: Final = Direction.INTERNAL
-TRANSIT: Final = Direction.TRANSIT
-UNKNOWN: Final = Direction.UNKNOWN
-SCOPE_LOCAL: Final = Direction.SCOPE_LOCAL
-UNREGISTERED: Final = Verdict.UNREGISTERED
-SHARED_ADDRESS: Final = Verdict.SHARED_ADDRESS
-OUT_OF_SCOPE: Final = Verdict.OUT_OF_SCOPE
-INDETERMINATE: Final = Verdict.INDETERMINATE
-NOT_EVALUATED: Final = Verdict.NOT_EVALUATED
+# Under names of their own: in Python 3.11 reading a member from its class is a call, and judging reads many.
 ATTEMPT: Final = Phase.ATTEMPT
 DATA_ONLY: Final = Phase.DATA_ONLY
-APPROVED: Final = Standing.APPROVED
-REJECTED: Final = Standing.REJECTED
 SUBSCRIBER: Final = Side.SUBSCRIBER
 ENDPOINT: Final = Side.ENDPOINT
 NEXT_REGISTER: Final = UnregisteredAfter.NEXT_REGISTER
 GRACE_NS: Final = 14 * 86_400 * NS_PER_S
 STALE_AFTER_NS: Final = 24 * 3_600 * NS_PER_S
 PENDING_TERM_NS: Final = 3 * 86_400 * NS_PER_S
-NO_REGISTER_RULE: Final = "no-register"
-DEFAULT_RULE: Final = "default"
 # Link-local, multicast and loopback (RFC 6890; RFC 4291, 2.4).
 SCOPE_LOCAL_PREFIXES: Final = ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
-TRIAL: Final = "trial"
-WAITING: Final = "waiting"
 NOTHING_IN_FORCE: Final = frozenset({Verdict.UNREGISTERED, Verdict.EXPIRED})
-ALWAYS: Final = (-(1 << 63), 1 << 63)
 REMEMBERED: Final = 65_536
 """Most that is remembered of the entries of prefixes; then it begins anew."""
 FLOWS_REMEMBERED: Final = 8_192
@@ -278,33 +132,6 @@ FLOWS_REMEMBERED: Final = 8_192
 
 FirstSeen = Callable[[bytes, bytes, str, int], int]
 """(subject, remote, protocol, start of a flow) -> when the case was first seen; see `cases.FirstSeen`."""
-
-
-class Flow(Structural):
-    """What the policy needs to know about a flow; names and values are those of `FlowBatch`."""
-
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def confidence(self) -> str: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def source(self) -> bytes: ...
-    @property
-    def destination(self) -> bytes: ...
-    @property
-    def destination_port(self) -> int | None: ...
-    @property
-    def via_proxy(self) -> bool: ...
-    @property
-    def packets_to_server(self) -> int: ...
-    @property
-    def packets_to_client(self) -> int: ...
-    @property
-    def start_ns(self) -> int: ...
-    @property
-    def end_ns(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,55 +152,6 @@ class FlowFacts:
     start_ns: int
     end_ns: int
     via_proxy: bool = False
-
-
-class Match(NamedTuple):
-    """One entry that covers an end, and how it was judged."""
-
-    entry: Entry
-    end: str
-    """ "source" or "destination"."""
-    standing: Standing
-    decisive: bool = False
-    """The verdict rests on it."""
-
-
-@dataclass(slots=True, eq=False)  # not frozen, which takes three times as long to make
-class End:
-    """What the entries that cover one end amount to; equal to itself only, so that others can remember it."""
-
-    verdict: Verdict
-    rank: int
-    entries: tuple[Entry, ...] = ()
-    standings: tuple[Standing, ...] = ()
-    decisive: tuple[int, ...] = ()
-    """Places of the entries that the verdict rests on."""
-    decisive_ids: str = ""
-    """Their ids, as a reason names them."""
-    rejected: tuple[str, ...] = ()
-    """Ids of rejected applications."""
-
-    def matches(self, end: str, decisive: tuple[int, ...]) -> Iterator["Match"]:
-        """All entries, those at the places `decisive` first."""
-        entries, standings = self.entries, self.standings
-        for place in decisive:
-            yield Match(entries[place], end, standings[place], True)
-        for place, entry in enumerate(entries):
-            if place not in decisive:
-                yield Match(entry, end, standings[place])
-
-
-class _Remembered(NamedTuple):
-    """What is known of a tuple of covering entries from one instant until another."""
-
-    entries: tuple[Entry, ...]
-    """Held, so that no other tuple can have their id."""
-    from_ns: int
-    until_ns: int
-    standings: tuple[Standing, ...]
-    """Whatever the flow."""
-    end: End | None
-    """For this protocol and side; None where it depends on the other end of the flow, too."""
 
 
 class _Ends(NamedTuple):
@@ -398,83 +176,6 @@ class _Place(NamedTuple):
     destination_is_shared: bool
     destination_first: bool
     """It is ours, and the source is not."""
-
-
-class Judgement(NamedTuple):
-    """The policy's answer for one flow at one time; entries and reason are put together when asked for."""
-
-    verdict: Verdict
-    action: Action
-    rule: str
-    """Id of the rule that gave the action; "default" when none matched, "no-register" without a register."""
-    direction: Direction
-    subject: str
-    """The end that the verdict is about: "source" or "destination"."""
-    register_serial: int | None
-    policy_hash: str
-    looked_up: Verdict
-    """The verdict before the register's own limits."""
-    held_back: str
-    """Why a rule that flags gave `observe`: "trial", or "waiting" for the next register; else empty."""
-    seen_ns: int
-    """When the case was first seen, as far as that counts."""
-    flow: Flow
-    policy: "Policy"
-    register: Register | None
-    subject_end: End
-    other_end: End
-    from_ns: int
-    """Since when every entry of both ends stands as it does."""
-    until_ns: int
-    """Until when."""
-
-    @property
-    def entries(self) -> tuple[Match, ...]:
-        """All entries that cover either end: the decisive ones, the subject's, the other end's."""
-        other = "source" if self.subject == "destination" else "destination"
-        return (
-            *self.subject_end.matches(self.subject, self.decisive),
-            *self.other_end.matches(other, ()),
-        )
-
-    @property
-    def decisive(self) -> tuple[int, ...]:
-        """Places of the subject's entries that the verdict rests on."""
-        return () if self.looked_up is OUT_OF_SCOPE else self.subject_end.decisive
-
-    @property
-    def why(self) -> str:
-        """One plain sentence for people, and a second one when a flag is held back."""
-        source, destination = address_text(self.flow.source), address_text(self.flow.destination)
-        return self.reason(source, destination) + self.reservation(time_text(self.seen_ns))
-
-    def reason(self, source: str, destination: str) -> str:
-        """The first sentence, with these names for the two ends."""
-        return _why(self, source, destination)
-
-    def reservation(self, seen: str) -> str:
-        """The second one, with this for the time when the case was first seen."""
-        return _held_back(self, seen)
-
-    @property
-    def grounds(self) -> Hashable:
-        """All that the policy compares of protocol and ends, and of what they amount to."""
-        flow, end = self.flow, NOTHING if self.looked_up is OUT_OF_SCOPE else self.subject_end
-        entries = [end.entries[place] for place in end.decisive]
-        return (
-            flow.protocol,
-            self.direction,
-            self.subject,
-            self.looked_up,
-            frozenset(entry.kind for entry in entries),
-            frozenset(entry.category for entry in entries),
-            self.other_end.verdict,
-            tuple(
-                prefix
-                for prefix in self.policy.prefixes
-                if prefix.holds(flow.source) or prefix.holds(flow.destination)
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,7 +264,7 @@ class _Memory:
     """By all of a flow that entries are compared with: ends, port, protocol, whether it was joined mid-flow,
     whether it goes through a proxy. One goes for one that comes: memory that is given back and filled again
     in the course of minutes would look as if it grew."""
-    ends: dict[tuple[int, str, Side | None], _Remembered] = field(default_factory=dict)
+    ends: dict[tuple[int, str, Side | None], Standings] = field(default_factory=dict)
     places: dict[tuple[tuple[str, ...], tuple[str, ...]], _Place] = field(default_factory=dict)
     rules: dict[tuple[Verdict, str, str, Direction, str], tuple[tuple[Rule, bool], ...]] = field(
         default_factory=dict
@@ -689,7 +390,7 @@ class Policy:
                 held_back="",
                 seen_ns=flow.start_ns,
                 flow=flow,
-                policy=self,
+                enforce_from_ns=self.enforce_from_ns,
                 register=None,
                 subject_end=nothing,
                 other_end=nothing,
@@ -745,12 +446,31 @@ class Policy:
             held_back,
             seen_ns,
             flow,
-            self,
+            self.enforce_from_ns,
             register,
             subject_end,
             other_end,
             ends.from_ns,
             ends.until_ns,
+        )
+
+    def grounds(self, judgement: Judgement) -> Hashable:
+        """All that is compared here of a flow's protocol and ends, and of what they amount to."""
+        flow, end = judgement.flow, judgement.subject_end
+        entries = [end.entries[place] for place in judgement.decisive]
+        return (
+            flow.protocol,
+            judgement.direction,
+            judgement.subject,
+            judgement.looked_up,
+            frozenset(entry.kind for entry in entries),
+            frozenset(entry.category for entry in entries),
+            judgement.other_end.verdict,
+            tuple(
+                prefix
+                for prefix in self.prefixes
+                if prefix.holds(flow.source) or prefix.holds(flow.destination)
+            ),
         )
 
     def _ends(self, flow: Flow, register: Register, at_ns: int) -> _Ends:
@@ -817,46 +537,18 @@ class Policy:
         key = (id(entries), flow.protocol, side)
         known = self._memory.ends.get(key)
         if known is None or not known.from_ns <= at_ns < known.until_ns:
-            known = self._remember(key, entries, at_ns)
+            if len(self._memory.ends) >= REMEMBERED:
+                self._memory.ends.clear()
+            known = Standings.of(entries, flow.protocol, side, at_ns, self.grace_ns)
+            self._memory.ends[key] = known
         end = known.end
         if end is None:
             peer: bytes | None
             peer, port = (flow.destination, flow.destination_port) if is_source else (flow.source, None)
             if flow.via_proxy:
                 peer = None
-            standings = [
-                _fit(entry, flow.protocol, side, peer, port) if standing is APPROVED else standing
-                for entry, standing in zip(entries, known.standings, strict=True)
-            ]
-            end = _amounts_to(entries, standings)
-        if is_shared and end.rank > NOTHING_SHARED.rank:
-            end = replace(end, verdict=SHARED_ADDRESS, rank=NOTHING_SHARED.rank, decisive=(), decisive_ids="")
-        return end, known.from_ns, known.until_ns
-
-    def _remember(
-        self, key: tuple[int, str, Side | None], entries: tuple[Entry, ...], at_ns: int
-    ) -> _Remembered:
-        """How these entries stand until the next of their dates."""
-        standings = [standing_at(entry, at_ns, self.grace_ns) for entry in entries]
-        instants = [instant for entry in entries for instant in instants_of(entry, self.grace_ns)]
-        end = None
-        approved = [index for index, standing in enumerate(standings) if standing is Standing.APPROVED]
-        if not any(entries[index].endpoints for index in approved):
-            fitted = standings.copy()
-            for index in approved:
-                fitted[index] = _fit(entries[index], key[1], key[2], b"", None)
-            end = _amounts_to(entries, fitted)
-        known = _Remembered(
-            entries,
-            max((instant for instant in instants if instant <= at_ns), default=ALWAYS[0]),
-            min((instant for instant in instants if instant > at_ns), default=ALWAYS[1]),
-            tuple(standings),
-            end,
-        )
-        if len(self._memory.ends) >= REMEMBERED:
-            self._memory.ends.clear()
-        self._memory.ends[key] = known
-        return known
+            end = known.towards(flow.protocol, side, peer, port)
+        return in_shared(end) if is_shared else end, known.from_ns, known.until_ns
 
     def _rules(self, verdict: Verdict, flow: Flow, direction: Direction) -> tuple[tuple[Rule, bool], ...]:
         """The rules that can hold for these names, in order, and whether they ask for more."""
@@ -884,188 +576,3 @@ class Policy:
         """From when on the register is too old to flag by; the end of time: never."""
         due_ns = register.next_update_ns
         return ALWAYS[1] if due_ns is None else due_ns + self.stale_after_ns + 1
-
-
-NOTHING: Final = End(Verdict.UNREGISTERED, RANK[Verdict.UNREGISTERED])
-NOTHING_SHARED: Final = End(Verdict.SHARED_ADDRESS, RANK[Verdict.SHARED_ADDRESS])
-
-
-def instants_of(entry: Entry, grace_ns: int) -> Iterator[int]:
-    """Every time at which `standing_at` can change."""
-    yield entry.status_since_ns
-    yield entry.valid_from_ns
-    for end_ns in (entry.valid_until_ns, entry.missing_since_ns):
-        if end_ns is not None:
-            yield end_ns
-            yield end_ns + grace_ns
-
-
-def standing_at(entry: Entry, at_ns: int, grace_ns: int) -> Standing:
-    """How an entry stands at a time, whatever the flow.
-
-    Before `status_since` it was what precedes its state: approved before a suspension or revocation,
-    pending before an approval or rejection, and not there before it was submitted; an exception is the
-    operator's own, and nobody applied for it before it was made. It ends with
-    `valid_until`, or when complete feeds of its source begin to lack it. A suspension or revocation does not
-    outlive that end: by then the address may be somebody else's.
-    """
-    status: Status | None = entry.status
-    if at_ns < entry.status_since_ns:
-        made = entry.kind is Kind.EXCEPTION and entry.status is Status.APPROVED
-        status = None if made else BEFORE[entry.status]
-    if status is None:
-        return Standing.NOT_FILED
-    if status is Status.REJECTED:
-        return Standing.REJECTED
-    withdrawn = status in (Status.SUSPENDED, Status.REVOKED)
-    ends = [end_ns for end_ns in (entry.valid_until_ns, entry.missing_since_ns) if end_ns is not None]
-    if ends and at_ns >= (end_ns := min(ends)):
-        in_grace = not withdrawn and at_ns < end_ns + grace_ns
-        return Standing.IN_GRACE if in_grace else Standing.EXPIRED
-    if withdrawn:
-        return Standing.SUSPENDED if status is Status.SUSPENDED else Standing.REVOKED
-    if status is not Status.APPROVED:
-        return Standing.PENDING
-    return Standing.APPROVED if at_ns >= entry.valid_from_ns else Standing.NOT_YET_VALID
-
-
-def _fit(entry: Entry, protocol: str, side: Side | None, peer: bytes | None, port: int | None) -> Standing:
-    """Whether an approved entry covers a flow with `peer`, which answers at `port`.
-
-    `peer` is None behind a proxy: the far end is unseen, and endpoints that were filed do not apply.
-    """
-    if entry.protocols and protocol not in entry.protocols:
-        return Standing.PROTOCOL_MISMATCH
-    if side is not None and entry.side not in (Side.EITHER, side):
-        return Standing.ENDPOINT_MISMATCH
-    if peer is None or not entry.endpoints:
-        return Standing.APPROVED
-    for endpoint in entry.endpoints:
-        if endpoint.prefix.holds(peer) and (
-            endpoint.port is None
-            or port is None
-            or port == endpoint.port
-            or (protocol == Protocol.IPSEC and port in IKE_PORTS and endpoint.port in IKE_PORTS)
-        ):
-            return Standing.APPROVED
-    return Standing.ENDPOINT_MISMATCH
-
-
-def _amounts_to(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> End:
-    """The verdict of an end, and what it rests on."""
-    amounts = [
-        GOOD[entry.kind] if standing is Standing.APPROVED else AMOUNTS_TO[standing]
-        for entry, standing in zip(entries, standings, strict=True)
-    ]
-    counting = _counting(entries, standings)
-    rank = min((RANK[amounts[index]] for index in counting), default=NOTHING.rank)
-    verdict = VERDICTS[rank]
-    decisive = tuple(index for index in counting if amounts[index] is verdict)
-    ids = _listed([entries[index].entry_id for index in decisive])
-    return End(verdict, rank, entries, tuple(standings), decisive, ids, _rejected(entries, standings))
-
-
-def _rejected(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> tuple[str, ...]:
-    if REJECTED not in standings:
-        return ()
-    return tuple(
-        entry.entry_id for entry, standing in zip(entries, standings, strict=True) if standing is REJECTED
-    )
-
-
-def _counting(entries: tuple[Entry, ...], standings: Sequence[Standing]) -> list[int]:
-    """Which entries the verdict of an end may rest on; the table "One end" at the top."""
-    counting: list[int] = []
-    start = 0
-    while start < len(entries):
-        length = entries[start].prefix.length
-        stop = start
-        while stop < len(entries) and entries[stop].prefix.length == length:
-            stop += 1
-        here = [index for index in range(start, stop) if standings[index] not in NO_ENTRY]
-        approved = [index for index in here if standings[index] in APPROVED_IN_DATE]
-        if any(standings[index] is Standing.APPROVED for index in approved):
-            return [index for index in approved if standings[index] is Standing.APPROVED]
-        if approved:
-            return counting + approved
-        counting += here
-        if any(standings[index] in WITHDRAWN for index in here):
-            return [index for index in counting if standings[index] is not Standing.EXPIRED]
-        start = stop
-    return counting
-
-
-def _why(judgement: Judgement, address: str, peer: str) -> str:
-    flow, register, verdict = judgement.flow, judgement.register, judgement.verdict
-    if register is None:
-        return "No register was given, so nothing was looked up."
-    if judgement.subject == "destination":
-        address, peer = peer, address
-    end = judgement.subject_end
-    if verdict is UNREGISTERED:
-        either = judgement.direction is UNKNOWN or judgement.direction is INTERNAL
-        text = f"No registration matched {address}" + (f" or {peer}" if either else "")
-    elif verdict is OUT_OF_SCOPE and judgement.direction is SCOPE_LOCAL:
-        text = f"{address} to {peer} stays on its link (link-local, multicast or loopback)"
-    elif verdict is INDETERMINATE:
-        limit = (
-            f"it began before the register's first record, {time_text(register.first_record_ns)}"
-            if flow.start_ns < register.first_record_ns
-            else f"the register was due for renewal on {time_text(register.next_update_ns or 0)}"
-        )
-        text = f"The flow of {address} would be {judgement.looked_up}, but {limit}"
-    else:
-        ended = ""
-        if verdict in ENDED:
-            is_missing = any(_is_missing(end.entries[place]) for place in end.decisive)
-            ended = "is missing from newer feeds" if is_missing else "has ended"
-        text = REASONS[verdict].format(
-            address=address, peer=peer, ids=end.decisive_ids, protocol=flow.protocol, ended=ended
-        )
-    rejected = end.rejected + judgement.other_end.rejected
-    if rejected:
-        text += f"; an application was rejected ({_listed(rejected)})"
-    return text + "."
-
-
-def _held_back(judgement: Judgement, seen: str) -> str:
-    if not judgement.held_back:
-        return ""
-    enforce_from_ns = judgement.policy.enforce_from_ns
-    if judgement.held_back == WAITING:
-        reason = (
-            f"it was first seen on {seen}, and only a register issued after that "
-            "can show that no entry is in force"
-        )
-    elif enforce_from_ns is None:
-        reason = "the policy sets no enforce_from: a trial"
-    else:
-        reason = f"the policy flags nothing before {time_text(enforce_from_ns)}: a trial"
-    return f" Rule {judgement.rule} would flag it, but {reason}."
-
-
-def _is_missing(entry: Entry) -> bool:
-    """It ended since feeds lack it, not by its own date."""
-    since_ns = entry.missing_since_ns
-    return since_ns is not None and (entry.valid_until_ns is None or since_ns < entry.valid_until_ns)
-
-
-def _listed(ids: Sequence[str]) -> str:
-    """At most three ids, each once."""
-    if len(ids) == 1:
-        return f"entry {ids[0]}"
-    unique = list(dict.fromkeys(ids))
-    if not unique:
-        return ""
-    more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
-    return ("entry " if len(unique) == 1 else "entries ") + ", ".join(unique[:3]) + more
-
-
-def time_text(time_ns: int) -> str:
-    """A time as reasons name it, to the second."""
-    return _second_text(time_ns // NS_PER_S)
-
-
-@lru_cache(maxsize=1024)  # reasons that are given one after the other name the same few times
-def _second_text(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

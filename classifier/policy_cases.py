@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from classifier.errors import ConfigError
-from classifier.policy import ACTIONS, VERDICTS, Confidence, FlowFacts, Phase, Policy
+from classifier.judgement import ACTIONS
+from classifier.policy import Confidence, FlowFacts, Phase, Policy
 from classifier.policy_file import duration_ns
 from classifier.register import Category, Endpoint, Entry, Kind, Prefix, Protocol, Register, Side, Status
+from classifier.standing import VERDICTS
 from classifier.toml_file import NS_PER_S, Table, TomlFile, instant_ns, nearest
 
 if TYPE_CHECKING:

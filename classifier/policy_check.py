@@ -14,21 +14,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
-from classifier.policy import (
-    DIRECTIONS,
-    FLAGGED,
-    GOOD,
-    VERDICTS,
-    Action,
-    Confidence,
-    Direction,
-    Phase,
-    Policy,
-    Rule,
-    UnregisteredAfter,
-    Verdict,
-)
+from classifier.judgement import DIRECTIONS, Action, Direction
+from classifier.policy import FLAGGED, Confidence, Phase, Policy, Rule, UnregisteredAfter
 from classifier.register import Kind, Prefix, Protocol, Register, Side, Status
+from classifier.standing import GOOD, VERDICTS, Verdict
 from classifier.words import moment, number
 
 __all__ = ["Remark", "remarks"]
@@ -204,7 +193,7 @@ def _register(policy: Policy, register: Register, at_ns: int) -> Iterator[Remark
 
 
 def _cells(policy: Policy) -> Iterator[Cell]:
-    """What can occur: see the tables at the top of `policy.py`."""
+    """What can occur: see the table at the top of `policy.py`."""
     for verdict, confidence, phase, direction, protocol in product(
         VERDICTS, Confidence, Phase, DIRECTIONS, Protocol
     ):

@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from classifier.errors import ConfigError, PolicyError
+from classifier.judgement import DEFAULT_RULE, NO_REGISTER_RULE, Action, Direction
 from classifier.policy import (
-    DEFAULT_RULE,
     GRACE_NS,
-    NO_REGISTER_RULE,
     PENDING_TERM_NS,
     STALE_AFTER_NS,
-    Action,
     Confidence,
-    Direction,
     Phase,
     Policy,
     Rule,
     UnregisteredAfter,
-    Verdict,
 )
 from classifier.register.entry import Category, Kind, Protocol
 from classifier.register.prefixes import Prefix
+from classifier.standing import Verdict
 from classifier.toml_file import Table, TomlFile, duration_ns, instant_ns, nearest, zone_of
 
 __all__ = ["duration_ns", "read_policy"]

@@ -28,8 +28,8 @@ from classifier.events import (
     parse_time,
     stats_event,
 )
+from classifier.judgement import Judgement
 from classifier.pipeline import register_item
-from classifier.policy import Judgement
 from classifier.rejudge import Flows, Rejudge, Told, differs, judged
 
 __all__ = ["Recheck"]

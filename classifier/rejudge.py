@@ -26,17 +26,10 @@ from classifier.cases import case_id, subject_prefix
 from classifier.errors import ClassifierError
 from classifier.event_file import EventFiles, Line
 from classifier.events import Judged, Place, parse_time, place
-from classifier.policy import (
-    ACTIONS,
-    VERDICTS,
-    Confidence,
-    FlowFacts,
-    Judgement,
-    Phase,
-    Policy,
-    UnregisteredAfter,
-)
+from classifier.judgement import ACTIONS, Judgement
+from classifier.policy import Confidence, FlowFacts, Phase, Policy, UnregisteredAfter
 from classifier.register import Protocol, Register
+from classifier.standing import VERDICTS
 
 __all__ = ["Flows", "Rejudge", "Told", "differs", "facts_of", "judged", "load_both", "packed", "seen_at"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from classifier.cases import subject_prefix
 from classifier.events import EntryItem, VpnEvent
-from classifier.policy import Verdict
 from classifier.rejudge import packed
 from classifier.sinks.report import endpoint
+from classifier.standing import Verdict
 
 __all__ = ["what_would_change"]
 
@@ -101,7 +101,7 @@ class _Ends:
         self.remote = endpoint(self.other, port)
         self.protocol = vpn["protocol"]
         self.at = event["flow"]["end"] if event["event"] == "ended" else event["timestamp"]
-        # Only there are sides compared: see `policy`.
+        # Only there are sides compared: see `standing`.
         self.sided = policy["direction"] == "outbound" and vpn["phase"] != "data_only"
 
     def host(self) -> str:

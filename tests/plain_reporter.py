@@ -20,9 +20,10 @@ from classifier.answers import Said, entry_items
 from classifier.attempts import Summary, attempts_item
 from classifier.cases import case_id, subject_prefix
 from classifier.events import SCHEMA_VERSION, Counted, Event, Place, VpnLine, attempts_event
+from classifier.judgement import Judgement
 from classifier.metrics.tally import Tally
 from classifier.pipeline import Settings
-from classifier.policy import FlowFacts, Judgement, Policy
+from classifier.policy import FlowFacts, Policy
 from classifier.register import Register
 
 MINUTE = 60 * 1_000_000_000

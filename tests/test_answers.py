@@ -21,18 +21,10 @@ from test_policy_scan import DAY, FLAG_ALL, HOSTS, POLICIES, REGISTERS, START, T
 from classifier import answers
 from classifier.events import Event, VpnLine
 from classifier.inputs import Inputs
+from classifier.judgement import Action, Direction
 from classifier.metrics.tally import Tally, TallyCopy
 from classifier.pipeline import Replay, Settings
-from classifier.policy import (
-    Action,
-    Confidence,
-    Direction,
-    Phase,
-    Policy,
-    Rule,
-    UnregisteredAfter,
-    Verdict,
-)
+from classifier.policy import Confidence, Phase, Policy, Rule, UnregisteredAfter
 from classifier.register import (
     Category,
     Endpoint,
@@ -46,6 +38,7 @@ from classifier.register import (
     Status,
 )
 from classifier.reporter import Reporter
+from classifier.standing import Verdict
 
 MINUTE = 60 * 1_000_000_000
 CASES = (

@@ -14,8 +14,10 @@ from event_table import page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier import _core, events, policy
+from classifier import _core, events
+from classifier.judgement import ACTIONS, DIRECTIONS
 from classifier.register import Category, Kind, Status
+from classifier.standing import VERDICTS, Standing
 
 SCHEMA = events.schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -269,10 +271,10 @@ def test_closed_lists_are_those_of_core_and_policy() -> None:
     assert listed("vpn_event", "proto") == _core.TRANSPORTS
     assert listed("flow", "reason") == _core.END_REASONS
     assert set(listed("vpn_event", "event")) == set(_core.REPORTS) - {"milestone"}
-    assert listed("policy", "verdict") == listed("was", "verdict") == policy.VERDICTS
-    assert listed("policy", "action") == listed("was", "action") == policy.ACTIONS
-    assert listed("policy", "direction") == policy.DIRECTIONS
-    assert listed("entry", "standing") == tuple(policy.Standing)
+    assert listed("policy", "verdict") == listed("was", "verdict") == VERDICTS
+    assert listed("policy", "action") == listed("was", "action") == ACTIONS
+    assert listed("policy", "direction") == DIRECTIONS
+    assert listed("entry", "standing") == tuple(Standing)
     assert all(status in definitions["entry"]["properties"]["status"]["description"] for status in Status)
     assert VPN["policy"]["entries"][0]["kind"] in tuple(Kind)
     assert VPN["policy"]["entries"][0]["category"] in tuple(Category)

@@ -18,9 +18,11 @@ from test_community_id import community_id
 
 from classifier import _core, events
 from classifier.errors import ClassifierError
+from classifier.judgement import Action
 from classifier.pipeline import Replay, Settings, load_rules, replay
-from classifier.policy import Action, Confidence, Phase, Policy, Rule, Verdict
+from classifier.policy import Confidence, Phase, Policy, Rule
 from classifier.register import Category, Entry, Kind, Prefix, Register, Side, Status
+from classifier.standing import Verdict
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
 DAY = 86_400

@@ -15,10 +15,12 @@ from test_pipeline import DAY, NEW, POLICY, WITH_LOCAL, entry, register, run
 
 from classifier import cli
 from classifier.event_file import EventFiles
+from classifier.judgement import Action
 from classifier.plan import NEEDS_ALL, Plan
-from classifier.policy import Action, Policy, Rule, Verdict
+from classifier.policy import Policy, Rule
 from classifier.register import Entry, Kind, Register
 from classifier.rejudge import Flows, Rejudge
+from classifier.standing import Verdict
 
 HASH = "1" * 64
 

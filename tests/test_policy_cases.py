@@ -9,8 +9,9 @@ from event_files import RULES
 
 from classifier import cli
 from classifier.errors import ConfigError
-from classifier.policy import VERDICTS, Policy
+from classifier.policy import Policy
 from classifier.policy_cases import read_cases, run
+from classifier.standing import VERDICTS
 
 POLICY = RULES / "policy.toml"
 CASES = RULES / "policy.test.toml"

@@ -12,22 +12,14 @@ import pytest
 from event_files import RULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy import DAY, NOW, named
+from judging import DAY, NOW, named
 
 from classifier import cli
-from classifier.policy import (
-    Action,
-    Confidence,
-    Direction,
-    FlowFacts,
-    Phase,
-    Policy,
-    Rule,
-    UnregisteredAfter,
-    Verdict,
-)
+from classifier.judgement import Action, Direction
+from classifier.policy import Confidence, FlowFacts, Phase, Policy, Rule, UnregisteredAfter
 from classifier.policy_check import Remark, remarks
 from classifier.register import Kind, Prefix, Protocol, Register
+from classifier.standing import Verdict
 
 V, C, P, D = Verdict, Confidence, Phase, Direction
 LOCAL = (Prefix.parse("198.51.100.0/24"),)

@@ -9,18 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plain_scan import action, scan
 
-from classifier.policy import (
-    Action,
-    Confidence,
-    Direction,
-    FlowFacts,
-    Phase,
-    Policy,
-    Rule,
-    UnregisteredAfter,
-    Verdict,
-)
+from classifier.judgement import Action, Direction
+from classifier.policy import Confidence, FlowFacts, Phase, Policy, Rule, UnregisteredAfter
 from classifier.register import Category, Endpoint, Entry, Kind, Prefix, Protocol, Register, Side, Status
+from classifier.standing import Verdict
 
 DAY = 86_400 * 1_000_000_000
 START = 20_000 * DAY

@@ -21,10 +21,12 @@ from scenes import OneBlockAPoll, filed, issue, ordinary, take, write
 
 from classifier import _core, events
 from classifier.inputs import find
+from classifier.judgement import Action
 from classifier.pipeline import Replay, Settings
-from classifier.policy import Action, Policy, Rule, UnregisteredAfter, Verdict
+from classifier.policy import Policy, Rule, UnregisteredAfter
 from classifier.register import Entry, Prefix, Register, Status
 from classifier.reload import Reloader, reload_text
+from classifier.standing import Verdict
 
 VALIDATOR = jsonschema.Draft202012Validator(events.schema())
 ROOT = Path(__file__).parents[1]

@@ -24,8 +24,9 @@ from classifier.metrics.meter import Meter, Reading
 from classifier.metrics.names import METRICS, PREFIX, SINKS, Type, Where
 from classifier.metrics.tally import LOOKUP_BOUNDS
 from classifier.metrics.threads import ThreadTimes
-from classifier.policy import ALWAYS, SUSPENSIONS, Policy, instants_of, standing_at
+from classifier.policy import SUSPENSIONS, Policy
 from classifier.register import Register
+from classifier.standing import ALWAYS, instants_of, standing_at
 
 __all__ = ["RunCollector", "registry_of"]
 

@@ -16,10 +16,12 @@ from itertools import product
 from typing import Final
 
 from classifier import _core
+from classifier.judgement import ACTIONS, Action
 from classifier.metrics.tally import LOOKUP_BOUNDS
 from classifier.mirror import LOOKS
-from classifier.policy import ACTIONS, SUSPENSIONS, VERDICTS, Action, Standing, Verdict
+from classifier.policy import SUSPENSIONS
 from classifier.register.entry import Kind
+from classifier.standing import VERDICTS, Standing, Verdict
 
 __all__ = ["GROUPS", "METRICS", "PREFIX", "SINKS", "Counted", "Metric", "Type", "Where"]
 

@@ -1,6 +1,6 @@
 """The register's model: who may run what from where, one `Entry` for each row.
 
-An entry holds what was filed. Whether it is good at some time, and for some flow, is for `policy` to say.
+An entry holds what was filed. Whether it is good at some time, and for some flow, is for `standing` to say.
 Nothing here tells who the registrant is: the opaque `entry_id` is the only link back to the authority's file.
 """
 
@@ -162,7 +162,7 @@ class Entry(NamedTuple):
     """First instant at which it no longer holds (the day in the file is included); None: no end."""
     status: Status
     status_since_ns: int
-    """Since when it has been in this state. What it was before follows from the state: see `policy`."""
+    """Since when it has been in this state. What it was before follows from the state: see `standing`."""
     source: str = ""
     """Name of the feed it came from."""
     missing_since_ns: int | None = None

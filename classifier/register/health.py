@@ -19,10 +19,11 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from classifier.events import parse_time, rfc3339
-from classifier.policy import FlowFacts, Phase, Policy, Standing, standing_at
+from classifier.policy import FlowFacts, Phase, Policy
 from classifier.register.entry import Entry, Status
 from classifier.register.prefixes import Prefix, address_text
 from classifier.register.snapshot import Register
+from classifier.standing import Standing, standing_at
 from classifier.toml_file import NS_PER_S
 from classifier.words import last_day, moment, number
 

@@ -1,7 +1,7 @@
 """Prefixes, and the trees that answer which of them hold an address.
 
 Built once per snapshot, asked once per flow and end. Gives everything filed for any prefix that covers
-the address, most specific prefix first; what that amounts to at a given time is for `policy` to say.
+the address, most specific prefix first; what that amounts to at a given time is for `standing` to say.
 
 The trees take whatever they are given (host bits, over-long masks, a key of the other family), so only
 packed bytes of a validated `Prefix` go in, and a packed address goes to the tree of its own length. Each
