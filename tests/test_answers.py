@@ -275,29 +275,73 @@ def test_cases_wait_for_the_next_register(capture: Path, days: int) -> None:
     assert any(waiting) == (days < 1)
 
 
-def test_one_case_waits_and_another_that_looks_the_same_does_not(tmp_path: Path) -> None:
-    """Two hosts without an entry; one was there before the register was issued, and has a flow later."""
-    first, second, server = (ip_address(host).packed for host in ("192.0.2.1", "192.0.2.2", "192.0.2.99"))
-    path = tmp_path / "two.pcap"
+FIRST, SECOND = "192.0.2.1", "192.0.2.2"
+
+
+def alike(path: Path, *flows: tuple[int, str, bytes]) -> Path:
+    """A capture of flows to one server that differ in time, client and its port only."""
+    server = ip_address("192.0.2.99").packed
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2_3C4D, 2, 4, 0, 0, 65_535, 1))
-        for at_ns, client, port in (
-            (START - 50 * MINUTE, first, b"\xc0\x01"),
-            (START + 5 * MINUTE, first, b"\xc0\x02"),
-            (START + 6 * MINUTE, second, b"\xc0\x02"),
-        ):
+        for at_ns, host, port in flows:
+            client = ip_address(host).packed
             for after_s, from_client, protocol, above in packets("wg-plain-51820")[:12]:
                 ends = (client, server) if from_client else (server, client)
                 above = port + above[2:] if from_client else above[:2] + port + above[4:]
                 one, time_ns = frame(*ends, protocol, above), at_ns + int(after_s * 1e9)
                 file.write(struct.pack("<IIII", *divmod(time_ns, 10**9), len(one), len(one)) + one)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rule"),
+    [
+        (
+            {"kind": Kind.IP_WHITELIST},
+            {"kind": Kind.CARRIER_SERVICE},
+            Rule("it", Action.PASS, kinds=frozenset({Kind.IP_WHITELIST})),
+        ),
+        (
+            {"category": Category.BANK},
+            {"category": Category.EMBASSY},
+            Rule("it", Action.PASS, categories=frozenset({Category.BANK})),
+        ),
+    ],
+    ids=["kind", "category"],
+)
+def test_ends_of_one_verdict_that_rest_on_other_entries(
+    tmp_path: Path, one: dict[str, object], other: dict[str, object], rule: Rule
+) -> None:
+    """Both entries are in grace, and differ in one thing that the policy asks for."""
+    ended = known(FIRST, Kind.VPN_REGISTRATION, until_ns=START)
+    entries = [ended._replace(**one), ended._replace(prefix=Prefix.parse(SECOND), **other)]  # type: ignore[arg-type]
+    asked = Register.build(entries, source="a", serial=1, issued_at_ns=START, next_update_ns=START + DAY)
+    path = alike(
+        tmp_path / "two.pcap", (START + MINUTE, FIRST, b"\xc0\x01"), (START + 2 * MINUTE, SECOND, b"\xc0\x01")
+    )
+    policy = Policy("p", (rule, Rule("else", Action.OBSERVE)))
+    lines, counts = written(Reporter, path, Settings(), (asked, policy))
+    assert (lines, counts) == written(PlainReporter, path, Settings(), (asked, policy))
+    told = [line.event() for line in lines if isinstance(line, VpnLine)]
+    said = {(event["src_ip"], event["policy"]["verdict"], event["policy"]["rule"]) for event in told}
+    assert said == {(FIRST, "expired_in_grace", "it"), (SECOND, "expired_in_grace", "else")}
+
+
+def test_one_case_waits_and_another_that_looks_the_same_does_not(tmp_path: Path) -> None:
+    """Two hosts without an entry; one was there before the register was issued, and has a flow later."""
+    path = alike(
+        tmp_path / "two.pcap",
+        (START - 50 * MINUTE, FIRST, b"\xc0\x01"),
+        (START + 5 * MINUTE, FIRST, b"\xc0\x02"),
+        (START + 6 * MINUTE, SECOND, b"\xc0\x02"),
+    )
     asked = register(START, first_record_ns=0)
     policy = Policy("p", (FLAG_ALL,), enforce_from_ns=0, unregistered_after=UnregisteredAfter.NEXT_REGISTER)
     lines, counts = written(Reporter, path, Settings(), (asked, policy))
     assert (lines, counts) == written(PlainReporter, path, Settings(), (asked, policy))
     told = [line.event() for line in lines if isinstance(line, VpnLine)]
     last = {event["src_ip"]: event["policy"]["action"] for event in told if event["src_port"] == 0xC002}
-    assert last == {"192.0.2.1": "flag", "192.0.2.2": "observe"}
+    assert last == {FIRST: "flag", SECOND: "observe"}
 
 
 @pytest.mark.parametrize("limit", ["_MAX_ENDS", "_MAX_ANSWERS"])
