@@ -377,6 +377,11 @@ fn date(days: i64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::{Path, Vlans};
+    use crate::fingerprint::{Confidence, EvidenceKind, Finding, Phase, Protocol, Variant};
+    use crate::flow::EndReason;
+    use crate::reporter::testing::report;
+    use proptest::prelude::*;
 
     fn written(write: impl Fn(&mut Lines) -> &mut Lines) -> String {
         let mut lines = Lines::default();
@@ -432,5 +437,129 @@ mod tests {
         assert_eq!(written(|line| line.address(&address)), "\"fe00::1\"");
         let list = |numbers: &[u64]| written(|line| line.list(numbers.iter(), |line, &number| line.number(number)));
         assert_eq!((list(&[]), list(&[7]), list(&[7, 0, 18])), ("[]".into(), "[7]".into(), "[7,0,18]".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_they_are(number: u64, shift in 0_u32..64) {
+            for number in [number, number >> shift, 10_u64.pow(shift % 20), 10_u64.pow(shift % 20) - 1] {
+                prop_assert_eq!(written(|line| line.number(number)), number.to_string());
+            }
+        }
+
+        #[test]
+        fn fractions_have_nine_digits(number in 0_u32..1_000_000_000) {
+            prop_assert_eq!(nine_digits(number).to_vec(), format!("{number:09}").into_bytes());
+        }
+    }
+
+    /// By `b2sum -l 64` of `c0000201|c6336401|wireguard`, and of the other's prefix and address likewise.
+    #[test]
+    fn ids_of_cases_are_those_that_others_compute() {
+        assert_eq!(&case_id(&[192, 0, 2, 1], &[198, 51, 100, 1], "wireguard"), b"bf52ec69f6c7f5f7");
+        let [subject, remote] = ["2001:db8:1:2:3::4", "2001:db8:ffff::1"]
+            .map(|text| text.parse::<Ipv6Addr>().expect("an address").octets());
+        assert_eq!(&case_id(&subject, &remote, "ipsec"), b"908e98d06403c0f1");
+    }
+
+    fn filled(template: &[u8], report: &FlowReport, seen: i64) -> String {
+        written(|line| line.filled(&template.into(), report, seen))
+    }
+
+    /// As `_core.HOLES` gives them to Python.
+    #[test]
+    fn holes_have_the_bytes_from_one_on() {
+        let names = Hole::ALL.map(Hole::name);
+        assert_eq!(names[..4], ["source", "destination", "source_subject", "destination_subject"]);
+        assert_eq!(names[4..], ["source_case", "destination_case", "seen"]);
+        let template = Template::from(&b"\x00a\x01\x07\x08"[..]);
+        assert_eq!(*template.holes, [(2, Hole::Address(0)), (3, Hole::Seen)], "0 and 8 stand for themselves");
+    }
+
+    #[test]
+    fn holes_are_filled_with_what_is_a_flows_own() {
+        let ipv4 = report("192.168.1.52:54585", "8.8.8.8:53");
+        assert_eq!(filled(b"none", &ipv4, 0), "none");
+        assert_eq!(
+            filled(b"\x01 to \x02, \x03 and \x04", &ipv4, 0),
+            "192.168.1.52 to 8.8.8.8, 192.168.1.52 and 8.8.8.8"
+        );
+        assert_eq!(filled(b"\x05\x07", &ipv4, 951_782_400 * SECOND), "be27fe10444513472000-02-29 00:00:00 UTC");
+        let ipv6 = report("[2001:db8:1:2:3::4]:500", "[2001:db8:ffff::1]:500");
+        assert_eq!(filled(b"\x01, \x03", &ipv6, 0), "2001:db8:1:2:3::4, 2001:db8:1:2::/64");
+        assert_eq!(filled(b"\x02, \x04", &ipv6, 0), "2001:db8:ffff::1, 2001:db8:ffff::/64");
+        assert_ne!(filled(b"\x05", &ipv6, 0), filled(b"\x06", &ipv6, 0));
+    }
+
+    static FACT: EvidenceKind = EvidenceKind {
+        id: "wireguard.fact",
+        protocol: Protocol::WireGuard,
+        bits: 33,
+        fact: "A fact",
+        source: "Nowhere",
+        rules_out: "nothing",
+    };
+
+    /// The first packet went to the initiator: what is counted by direction turns with it.
+    fn answered_first() -> FlowReport {
+        let mut report = report("192.168.1.52:54585", "8.8.8.8:53");
+        report.first_is_low = !report.first_is_low;
+        let (confidence, phase, variant) = (Confidence::Confirmed, Phase::Established, Variant::WireGuard);
+        report.finding = Finding { confidence, phase, variant, initiator: Some(1), midflow: true };
+        report.vlans = Vlans(8 << 16 | 21);
+        report.path = Path(1 << 5 | 2);
+        for _ in 0..2 {
+            report.evidence.add(&FACT, 4, 5, 1, 148);
+        }
+        report.evidence.rule_out(LookAlike::Dns);
+        (report.packets, report.bytes) = ([3, 4], [300, 4_000]);
+        (report.time, report.start, report.end) = (SECOND, 2, 3 * SECOND);
+        report.end_reason = Some(EndReason::IdleTimeout);
+        report
+    }
+
+    #[test]
+    fn a_line_has_all_that_is_known_of_a_flow() {
+        let (opening, entries) = (Template::from(&b"{\"first\":\x05,\"end\":"[..]), Template::from(&b"\"\x01\"}"[..]));
+        let parts = Parts {
+            head: b"\"event\":\"ended\"",
+            capture: b"\"in_iface\":\"eth1\"",
+            policy: &[&opening, &entries],
+            tail: b"\"version\":\"1\"",
+            seen: 0,
+        };
+        let mut lines = Lines::default();
+        let case = lines.write(&answered_first(), &parts);
+        let expected = concat!(
+            r#"{"timestamp":"1970-01-01T00:00:01.000000000Z","event":"ended","flow_id":7,"#,
+            r#""community_id":"1:d/FP5EW3wiY1vCndhwleRRKHowQ=","in_iface":"eth1","vlan":[7,20],"#,
+            r#""encap":["ethernet","802.1q"],"src_ip":"192.168.1.52","dest_ip":"8.8.8.8","proto":"UDP","ip_v":4,"#,
+            r#""vpn":{"protocol":"wireguard","variant":"standard","confidence":"confirmed","phase":"established","#,
+            r#""oneway":false,"midflow":true,"via_proxy":false,"evidence":[{"id":"wireguard.fact","bits":66,"#,
+            r#""packet":4,"time":"1970-01-01T00:00:00.000000005Z","direction":"to_server","length":148,"count":2}],"#,
+            r#""ruled_out":["dns"]},"policy":{"first":be27fe1044451347,"end":"192.168.1.52"},"#,
+            r#""flow":{"pkts_toserver":4,"pkts_toclient":3,"bytes_toserver":4000,"bytes_toclient":300,"#,
+            r#""start":"1970-01-01T00:00:00.000000002Z","end":"1970-01-01T00:00:03.000000000Z","#,
+            r#""reason":"idle_timeout"},"version":"1","src_port":54585,"dest_port":53}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&lines.text), expected);
+        assert_eq!(&lines.text[case..case + 16], b"be27fe1044451347");
+
+        // Lines stand one behind the other, each with the place of its own case.
+        let second = lines.write(&answered_first(), &parts);
+        assert_eq!((second, lines.text.len()), (expected.len() + case, 2 * expected.len()));
+    }
+
+    #[test]
+    fn who_has_no_ports_gets_none_and_who_runs_no_reason() {
+        let mut report = report("[2001:db8:1:2:3::4]:0", "[2001:db8:ffff::1]:0");
+        report.key.transport = Transport::Esp;
+        report.packets = [3, 0];
+        let mut lines = Lines::default();
+        lines.write(&report, &Parts { head: b"", capture: b"", policy: &[], tail: b"\"version\":\"1\"", seen: 0 });
+        let line = String::from_utf8_lossy(&lines.text);
+        assert!(line.ends_with("00Z\"},\"version\":\"1\"}\n"), "{line}");
+        assert!(line.contains("\"proto\":\"ESP\",\"ip_v\":6,") && line.contains("\"oneway\":true"), "{line}");
     }
 }

@@ -12,6 +12,8 @@ pub mod answers;
 pub mod attempts;
 pub mod cases;
 mod hash;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -280,7 +282,7 @@ impl Reporter {
         self.said.remove(&tag);
     }
 
-    /// The lines written so far, and the the time of the first and the latest of them.
+    /// The lines written so far, and the time of the first and the latest of them.
     pub fn lines(&self) -> (&[u8], &[Written], Option<(i64, i64)>) {
         (&self.lines.text, &self.written, self.times)
     }
@@ -512,3 +514,6 @@ fn network(address: IpAddr, ipv4: u32, ipv6: u32) -> IpAddr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,7 @@ fn is_ipv4(cursor: &Cursor<'_>, checked: bool) -> bool {
     let Some(whole) = cursor.bytes.get(cursor.offset..cursor.offset + length) else { return false };
     // In words of 32 bits, whose sum leaves the same when divided by 2^16 - 1 (RFC 1071, 2).
     let sum: u64 = whole.as_chunks::<4>().0.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
-    let sum_fits = if checked { (sum != 0) & (sum % 0xffff == 0) } else { header[10..12] == [0, 0] };
+    let sum_fits = if checked { (sum != 0) & sum.is_multiple_of(0xffff) } else { header[10..12] == [0, 0] };
     length >= 20 && total >= length && total <= cursor.claimed() && sum_fits
 }
 

@@ -120,3 +120,96 @@ impl Answers {
         self.answers.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn ends(from: i64, until: i64, grounds: u32) -> Arc<Ends> {
+        let (entries, reasons) = Default::default();
+        Arc::new(Ends { from, until, entries, asks_seen: false, subject_answers: false, grounds, reasons })
+    }
+
+    fn answer(from: i64, until: i64, counted: u32) -> Arc<Answer> {
+        let (opening, middle, closing) = Default::default();
+        Arc::new(Answer {
+            from,
+            until,
+            event: None,
+            tag: 1,
+            flags: false,
+            newly_flagged: false,
+            turns: false,
+            counted,
+            reason: 0,
+            opening,
+            middle,
+            closing,
+        })
+    }
+
+    /// Keys that differ in one thing.
+    fn keys() -> [AnswerKey; 5] {
+        let key = AnswerKey { grounds: 1, state: [0; 20], tag: 1, waits: false };
+        let mut state = [0; 20];
+        state[19] = 1;
+        [
+            key,
+            AnswerKey { grounds: 2, ..key },
+            AnswerKey { state, ..key },
+            AnswerKey { tag: 2, ..key },
+            AnswerKey { waits: true, ..key },
+        ]
+    }
+
+    fn classes() -> [EndsClass; 3] {
+        let (mut first, mut last) = ([0; 23], [0; 23]);
+        (first[0], last[22]) = (1, 1);
+        [[0; 23], first, last]
+    }
+
+    proptest! {
+        /// Against maps of what was kept last, whatever the time: it holds from its first instant until its last.
+        #[test]
+        fn what_was_kept_last_holds_until_its_time(
+            steps in proptest::collection::vec((0_usize..5, 0_i64..20, 0_i64..10, 0_i64..32, 0_u32..1_000), 1..60),
+        ) {
+            let (mut kept, mut of_ends, mut of_keys) = (Answers::default(), BTreeMap::new(), BTreeMap::new());
+            for (place, from, lasts, at, number) in steps {
+                let until = from + lasts;
+                if place % 2 == 0 {
+                    kept.keep(keys()[place], answer(from, until, number));
+                    of_keys.insert(place, (from, until, number));
+                } else {
+                    kept.keep_ends(classes()[place / 2], ends(from, until, number));
+                    of_ends.insert(place / 2, (from, until, number));
+                }
+                let holds = |known: Option<&(i64, i64, u32)>| {
+                    known.and_then(|&(from, until, number)| (from <= at && at < until).then_some(number))
+                };
+                for (place, class) in classes().iter().enumerate() {
+                    prop_assert_eq!(kept.ends(class, at).map(|ends| ends.grounds), holds(of_ends.get(&place)));
+                }
+                for (place, key) in keys().iter().enumerate() {
+                    prop_assert_eq!(kept.answer(key, at).map(|answer| answer.counted), holds(of_keys.get(&place)));
+                }
+                prop_assert_eq!(kept.size(), (of_ends.len(), of_keys.len()));
+            }
+            kept.clear();
+            prop_assert_eq!(kept.size(), (0, 0));
+        }
+    }
+
+    #[test]
+    fn an_answer_holds_from_its_first_instant_and_not_at_its_last() {
+        let mut kept = Answers::default();
+        let ([key, ..], [class, ..]) = (keys(), classes());
+        kept.keep(key, answer(5, 9, 1));
+        kept.keep_ends(class, ends(i64::MIN, i64::MAX, 1));
+        let holds = [4, 5, 8, 9].map(|at| kept.answer(&key, at).is_some());
+        assert_eq!(holds, [false, true, true, false]);
+        assert!(kept.ends(&class, i64::MIN).is_some() && kept.ends(&class, i64::MAX - 1).is_some());
+    }
+}

@@ -300,3 +300,6 @@ impl Attempts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,130 @@ impl FirstSeen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Cases, alike in pairs but for one thing, and what people call them.
+    const CASES: [(&str, &str, Protocol, &str); 9] = [
+        ("198.51.100.7", "203.0.113.10", Protocol::WireGuard, "a"),
+        ("198.51.100.7", "203.0.113.10", Protocol::OpenVpn, "another protocol"),
+        ("198.51.100.7", "203.0.113.11", Protocol::WireGuard, "another remote end"),
+        ("198.51.100.8", "203.0.113.10", Protocol::WireGuard, "another subject"),
+        ("203.0.113.10", "198.51.100.7", Protocol::WireGuard, "the other way round"),
+        ("2001:db8:1:2::3", "2001:db8::1", Protocol::WireGuard, "one /64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8::1", Protocol::WireGuard, "one /64"),
+        ("2001:db8:1:3::3", "2001:db8::1", Protocol::WireGuard, "another /64"),
+        ("2001:db8:1:2::3", "2001:db8::2", Protocol::WireGuard, "another remote end of a /64"),
+    ];
+
+    fn case(subject: &str, remote: &str, protocol: Protocol) -> Case {
+        Case::new(subject.parse().expect("an address"), remote.parse().expect("an address"), protocol)
+    }
+
+    fn cases() -> impl Iterator<Item = (Case, &'static str)> {
+        CASES.into_iter().map(|(subject, remote, protocol, name)| (case(subject, remote, protocol), name))
+    }
+
+    #[test]
+    fn a_case_is_subject_prefix_remote_address_and_protocol() {
+        for (one, name) in cases() {
+            for (other, other_name) in cases() {
+                assert_eq!(one == other, name == other_name, "{name}, {other_name}");
+            }
+        }
+        // Addresses of both families with the same first bytes.
+        let ipv4 = case("32.1.13.184", "32.1.13.184", Protocol::Ipsec);
+        assert_ne!(ipv4, case("2001:db8::", "2001:db8::", Protocol::Ipsec));
+    }
+
+    proptest! {
+        /// Against a map of the first flags, which is looked through each time.
+        #[test]
+        fn the_first_flag_in_24_hours_is_first_as_far_as_the_limit_reaches(
+            limit in 1_usize..6,
+            steps in proptest::collection::vec((0..CASES.len(), prop_oneof![0..DAY / 4, Just(DAY), 0..3 * DAY]), 0..80),
+        ) {
+            let (mut known, mut plain) = (Cases::new(limit), BTreeMap::new());
+            let (mut time, mut evicted) = (0, 0);
+            for (number, (place, wait)) in steps.into_iter().enumerate() {
+                time += wait;
+                let (case, name) = cases().nth(place).expect("a case");
+                plain.retain(|_, (flagged, _): &mut (i64, usize)| time - *flagged < DAY);
+                let is_first = !plain.contains_key(name);
+                if is_first {
+                    if plain.len() == limit {
+                        plain.pop_oldest();
+                        evicted += 1;
+                    }
+                    plain.insert(name, (time, number));
+                }
+                prop_assert_eq!(known.first(case, time), is_first, "{}", name);
+                prop_assert_eq!((known.known.len(), known.order.len()), (plain.len(), plain.len()));
+                prop_assert_eq!(known.evicted(), evicted);
+            }
+        }
+
+        /// The same of when a case was first seen: the one that was not met for longest goes.
+        #[test]
+        fn a_case_is_seen_since_its_earliest_flow_as_far_as_the_limit_reaches(
+            limit in 1_usize..6,
+            steps in proptest::collection::vec((0..CASES.len(), 0_i64..50), 0..120),
+        ) {
+            let (mut seen, mut plain) = (FirstSeen::new(limit), BTreeMap::new());
+            let mut evicted = 0;
+            for (number, (place, start)) in steps.into_iter().enumerate() {
+                let (case, name) = cases().nth(place).expect("a case");
+                let since = plain.get(name).map_or(start, |&(since, _): &(i64, usize)| since.min(start));
+                if !plain.contains_key(name) && plain.len() == limit {
+                    plain.pop_oldest();
+                    evicted += 1;
+                }
+                plain.insert(name, (since, number));
+                prop_assert_eq!(seen.since(case, start), since, "{}", name);
+                prop_assert_eq!(seen.since.len(), plain.len());
+                prop_assert!(seen.met.len() <= 2 * limit, "{} of {limit}", seen.met.len());
+                prop_assert_eq!(seen.evicted(), evicted);
+            }
+        }
+    }
+
+    trait Oldest {
+        /// Forgets what has the least number.
+        fn pop_oldest(&mut self);
+    }
+
+    impl Oldest for BTreeMap<&'static str, (i64, usize)> {
+        fn pop_oldest(&mut self) {
+            let oldest = self.iter().min_by_key(|(_, (_, number))| *number).map(|(name, _)| *name);
+            oldest.and_then(|name| self.remove(name));
+        }
+    }
+
+    #[test]
+    fn a_day_later_to_the_nanosecond_a_flag_is_first_again() {
+        let (case, _) = cases().next().expect("a case");
+        let mut known = Cases::new(9);
+        let firsts = [5, DAY + 4, DAY + 5, 2 * DAY + 4].map(|time| known.first(case, time));
+        assert_eq!(firsts, [true, false, true, false]);
+    }
+
+    #[test]
+    fn another_capture_knows_no_case() {
+        let (case, _) = cases().next().expect("a case");
+        let (mut known, mut seen) = (Cases::new(9), FirstSeen::new(9));
+        for _ in 0..2 {
+            assert_eq!((known.first(case, DAY), known.first(case, DAY)), (true, false));
+            // Met twice in a row across the end of a capture, too.
+            assert_eq!((seen.since(case, 7), seen.since(case, 9)), (7, 7));
+            known.clear();
+            seen.clear();
+            assert_eq!(seen.since(case, 8), 8);
+            seen.clear();
+        }
+        assert_eq!((known.evicted(), seen.evicted()), (0, 0));
+    }
+}
